@@ -1,0 +1,3 @@
+module github.com/geistnet/geist
+
+go 1.26.0
