@@ -1,0 +1,68 @@
+package gguf
+
+import (
+	"fmt"
+	"os"
+)
+
+// Open maps a file into memory, read only, and parses it; where mapping is not
+// available it reads the whole file. The file must not be shortened while it
+// is open: the system kills a process that reads a mapping beyond its file.
+// What is wrong with the file's bytes is a *FormatError.
+func Open(path string) (*File, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("gguf: %w", err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("gguf: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("gguf: %s is not a regular file", path)
+	}
+	if int64(int(info.Size())) != info.Size() {
+		return nil, fmt.Errorf("gguf: %s: %d bytes are more than this machine can address", path, info.Size())
+	}
+	b, err := mapFile(file, int(info.Size()))
+	if err != nil {
+		return nil, fmt.Errorf("gguf: map %s: %w", path, err)
+	}
+	f, err := Parse(path, b)
+	if err != nil {
+		unmap(b)
+		return nil, err
+	}
+	f.mapping = b
+	return f, nil
+}
+
+// Close gives the mapping back. Tensor data must not be in use; they are nil
+// afterwards. A second Close does nothing.
+func (f *File) Close() error {
+	for _, t := range f.tensors {
+		t.Data = nil
+	}
+	b := f.mapping
+	f.mapping = nil
+	if err := unmap(b); err != nil {
+		return fmt.Errorf("gguf: unmap %s: %w", f.Path, err)
+	}
+	return nil
+}
+
+// Release tells the system that t's data will not be read soon, so that their
+// memory is free for others; reading them again reads the file again. It does
+// nothing where the system or the kind of file has no use for the advice.
+func (f *File) Release(t *Tensor) {
+	if f.mapping == nil || len(t.Data) == 0 {
+		return
+	}
+	page := uint64(os.Getpagesize())
+	begin := alignUp(t.Offset, page) // pages shared with a neighbour stay
+	end := (t.Offset + uint64(len(t.Data))) &^ (page - 1)
+	if begin < end {
+		dropPages(f.mapping[begin:end])
+	}
+}
