@@ -1,0 +1,131 @@
+// Command geist runs open models so that equal runs give equal bits, and keeps
+// the models it runs.
+//
+// Exit codes: 0 done; 1 it did not work, and standard error says why; 2 the
+// command line was not understood. Results go to standard output, progress and
+// errors to standard error.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"reflect"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/geistnet/geist/internal/console"
+)
+
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	e := &env{
+		stdin:  os.Stdin,
+		out:    console.New(os.Stdout, os.Getenv),
+		err:    console.New(os.Stderr, os.Getenv),
+		getenv: os.Getenv,
+		now:    time.Now,
+	}
+	code := e.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// env is what a verb may use of the world.
+type env struct {
+	stdin    io.Reader
+	out, err console.Out
+	getenv   func(string) string
+	now      func() time.Time
+}
+
+// verbs has one exported method for each verb of the command line, of type
+// func() *cobra.Command, in a file of its own: a new verb is a new file
+// verb_NAME.go and nothing else. newRoot finds the methods by reflection.
+type verbs struct{ *env }
+
+func newRoot(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "geist",
+		Short: "Run open models with the same bits on every machine",
+		Long: `geist runs open models (GGUF files) so that equal runs give equal bits on every
+machine, and keeps the models it runs.
+
+Exit codes: 0 done, 1 it did not work, 2 the command line was not understood.
+Models are kept under $GEIST_HOME, or else geist in the XDG data directory.`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(e.stdin)
+	root.SetOut(e.out.W)
+	root.SetErr(e.err.W)
+	v := reflect.ValueOf(verbs{e})
+	for i := range v.NumMethod() {
+		root.AddCommand(v.Method(i).Interface().(func() *cobra.Command)())
+	}
+	return root
+}
+
+// run executes one command line and returns the exit code.
+func (e *env) run(ctx context.Context, args []string) int {
+	root := newRoot(e)
+	began := false // flags and arguments were understood
+	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errReported):
+		return exitFailure
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		e.err.Error(errors.New("stopped before it was done; give the same command again to continue"))
+		return exitFailure
+	case !began || errors.Is(err, errUsage):
+		e.err.Error(fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath()))
+		return exitUsage
+	}
+	e.err.Error(err)
+	return exitFailure
+}
+
+var (
+	// errReported makes the exit code 1 without another line on standard
+	// error: the output has said what failed.
+	errReported = errors.New("reported")
+	// errUsage makes the exit code 2 where only the verb itself can see that
+	// its arguments do not fit together; wrap it.
+	errUsage = errors.New("usage")
+)
+
+// group gives a command that only holds others: alone it prints its help, and
+// an unknown sub-command is a usage error.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(subs...)
+	return c
+}
+
+// jsonFlag adds the flag --json, which every verb with a result has.
+func jsonFlag(c *cobra.Command) *bool {
+	return c.Flags().Bool("json", false, "write the result as JSON")
+}
