@@ -1,0 +1,242 @@
+package kernel
+
+import (
+	"math"
+	"unsafe"
+
+	"github.com/geistnet/geist/arith"
+)
+
+// sumsKind says which sums of the input's codes a weight format needs beside
+// the codes.
+type sumsKind int
+
+const (
+	sumsNone sumsKind = iota
+	sums8             // 32-blocks: int32 −8·Σq
+	sums16            // 32-blocks: int32 −16·Σq
+	sums128           // 32-blocks: int32 −128·Σq
+	sumsF             // 32-blocks: float32 Σq
+	sums16x4          // 256-blocks, each 16: int32 −4·Σq
+	sums16x32         // 256-blocks, each 16: int32 −32·Σq
+	sums16w           // 256-blocks, each 16: int16 Σq
+	sums32w           // 256-blocks, each 32: int16 Σq
+	sumsKinds
+)
+
+func (l layout) sums() sumsKind {
+	switch {
+	case l.block == 32 && l.min:
+		return sumsF
+	case l.block == 32:
+		return map[int]sumsKind{0: sumsNone, 8: sums8, 16: sums16, 128: sums128}[l.bias]
+	case !l.min && l.bias == 4:
+		return sums16x4
+	case !l.min:
+		return sums16x32
+	case l.sub == 16:
+		return sums16w
+	}
+	return sums32w
+}
+
+// bytesPerBlock is the room the sums of one block of one row take.
+func (k sumsKind) bytesPerBlock() int {
+	switch k {
+	case sumsNone:
+		return 0
+	case sums8, sums16, sums128, sumsF:
+		return 4
+	case sums16x4, sums16x32:
+		return 64
+	case sums16w:
+		return 32
+	}
+	return 16
+}
+
+// Input is a batch of matmul inputs in the form the kernels read: quantised,
+// and interleaved in tiles of 8, 4, 2 and 1 rows.
+type Input struct {
+	path Path
+	n    int // rows
+	cols int
+	// block is 32, 256, or 0 for float32 inputs.
+	block int
+	x     []float32 // block 0: [tile][cols][width]
+	q     []int8    // [tile][blocks][width][block]
+	d     []float32 // [tile][blocks][width]
+	sums  [sumsKinds][]byte
+	need  [sumsKinds]bool
+}
+
+// Reset prepares in for n rows of cols values that will meet the matrices ms,
+// which all have cols columns and formats of one ActBlock. Buffers grow and
+// are kept.
+func (in *Input) Reset(n, cols int, ms ...*Matrix) {
+	in.path, in.n, in.cols, in.block = ms[0].path, n, cols, ms[0].Format.ActBlock()
+	in.need = [sumsKinds]bool{}
+	if in.block == 0 {
+		in.x = grow(in.x, n*cols)
+		return
+	}
+	blocks := cols / in.block
+	in.q = grow(in.q, n*cols)
+	in.d = grow(in.d, n*blocks)
+	for _, m := range ms {
+		k := layoutOf(m.Format, in.path.signed8()).sums()
+		if k == sumsNone || in.need[k] {
+			continue
+		}
+		in.need[k] = true
+		in.sums[k] = grow(in.sums[k], n*blocks*k.bytesPerBlock())
+	}
+}
+
+func grow[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n+n/4)
+	}
+	return s[:n]
+}
+
+// Rows is the number of rows of the batch.
+func (in *Input) Rows() int { return in.n }
+
+// tile returns the first row and the width of the tile that holds row i.
+func (in *Input) tile(i int) (first, width int) {
+	full := in.n &^ 7
+	if i < full {
+		return i &^ 7, 8
+	}
+	first = full
+	for w := 4; w > 0; w /= 2 {
+		if in.n&w != 0 {
+			if i < first+w {
+				return first, w
+			}
+			first += w
+		}
+	}
+	panic("kernel: internal error: row beyond the batch")
+}
+
+// Set quantises row i of the batch from x, which has cols values. Different
+// rows may be set concurrently. It reports whether all values are finite.
+func (in *Input) Set(i int, x []float32) bool {
+	first, w := in.tile(i)
+	k := i - first
+	if in.block == 0 {
+		t := in.x[first*in.cols:][:w*in.cols]
+		ok := true
+		for c, v := range x[:in.cols] {
+			t[c*w+k] = v
+			ok = ok && arith.Finite(v)
+		}
+		return ok
+	}
+	blocks := in.cols / in.block
+	q := in.q[first*in.cols:][k*in.block:]
+	d := in.d[first*blocks:][k:]
+	var raw [rawSums]int32
+	for b := 0; b < blocks; {
+		n := min(blocks-b, rawSums*16/in.block) // blocks whose sums fit in raw
+		if !in.quantise(x[b*in.block:(b+n)*in.block], q[b*w*in.block:], d[b*w:], w, raw[:n*in.block/16]) {
+			return false
+		}
+		for s := sumsNone + 1; s < sumsKinds; s++ {
+			if in.need[s] {
+				size := s.bytesPerBlock()
+				putSums(s, in.sums[s][(first*blocks+b*w+k)*size:], w*size, raw[:n*in.block/16])
+			}
+		}
+		b += n
+	}
+	return true
+}
+
+// rawSums is the number of 16-code sums quantise returns at once: those of
+// 2048 columns.
+const rawSums = 128
+
+// quantise quantises whole blocks of x: codes of block b go to
+// q[b·w·block:], its scale to d[b·w], the sum of each 16 codes to raw.
+func (in *Input) quantise(x []float32, q []int8, d []float32, w int, raw []int32) bool {
+	if in.path == AVX512 {
+		return quantise512(x, q, d, w, in.block, raw)
+	}
+	return quantiseGo(x, q, d, w, in.block, raw)
+}
+
+func quantiseGo(x []float32, q []int8, d []float32, w, block int, raw []int32) bool {
+	for b := range len(x) / block {
+		xb, qb := x[b*block:][:block], q[b*w*block:][:block]
+		var m uint32
+		for _, v := range xb {
+			m = max(m, math.Float32bits(v)&^(1<<31))
+		}
+		if m >= 0x7f800000 {
+			return false
+		}
+		am := math.Float32frombits(m)
+		var inv float32
+		d[b*w] = 0
+		if am >= 0x1p-120 {
+			inv = 127 / am
+			d[b*w] = am / 127
+		}
+		for j := range block / 16 {
+			var sum int32
+			for i, v := range xb[16*j:][:16] {
+				c := int32(math.Float32bits(float32(v*inv)+12582912)) - 0x4B400000
+				qb[16*j+i] = int8(c)
+				sum += c
+			}
+			raw[b*block/16+j] = sum
+		}
+	}
+	return true
+}
+
+// putSums writes the sums of consecutive blocks, step bytes apart, from the
+// sums of each 16 codes.
+func putSums(k sumsKind, dst []byte, step int, raw []int32) {
+	switch k {
+	case sums8, sums16, sums128, sumsF:
+		f := map[sumsKind]int32{sums8: -8, sums16: -16, sums128: -128, sumsF: 1}[k]
+		for b := range len(raw) / 2 {
+			s := (raw[2*b] + raw[2*b+1]) * f
+			p := unsafe.Pointer(&dst[b*step])
+			if k == sumsF {
+				*(*float32)(p) = float32(s)
+			} else {
+				*(*int32)(p) = s
+			}
+		}
+	case sums16x4, sums16x32:
+		f := int32(-4)
+		if k == sums16x32 {
+			f = -32
+		}
+		for b := range len(raw) / 16 {
+			p := (*[16]int32)(unsafe.Pointer(&dst[b*step]))
+			for j := range p {
+				p[j] = raw[16*b+j] * f
+			}
+		}
+	case sums16w:
+		for b := range len(raw) / 16 {
+			p := (*[16]int16)(unsafe.Pointer(&dst[b*step]))
+			for j := range p {
+				p[j] = int16(raw[16*b+j])
+			}
+		}
+	case sums32w:
+		for b := range len(raw) / 16 {
+			p := (*[8]int16)(unsafe.Pointer(&dst[b*step]))
+			for j := range p {
+				p[j] = int16(raw[16*b+2*j] + raw[16*b+2*j+1])
+			}
+		}
+	}
+}
