@@ -79,8 +79,11 @@ const (
 var ExpCoef = [...]float32{1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1, 1}
 
 // Exp is e^x with x clamped to [ExpMin, ExpMax] (spec §3.1): relative error
-// below 2.2·2⁻²³, exact at 0. A NaN counts as ExpMin.
+// below 2.2·2⁻²³, exact at 0. A NaN stays one.
 func Exp(x float32) float32 {
+	if x != x {
+		return x
+	}
 	if !(x > ExpMin) {
 		x = ExpMin
 	}

@@ -40,7 +40,3 @@ func mulQuant(_ Path, f arith.Format, width int, dst unsafe.Pointer, ldd int, w 
 func mulFloat(_ Path, f arith.Format, width int, dst unsafe.Pointer, ldd int, w unsafe.Pointer, cols, ng int, x unsafe.Pointer) {
 	float512[f][bits.TrailingZeros(uint(width))]((*float32)(dst), ldd, (*byte)(w), cols, ng, (*float32)(x))
 }
-
-func quantise512(x []float32, q []int8, d []float32, w, block int, raw []int32) bool {
-	return quantiseGo(x, q, d, w, block, raw)
-}

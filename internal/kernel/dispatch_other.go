@@ -15,7 +15,3 @@ func mulQuant(p Path, _ arith.Format, _ int, _ unsafe.Pointer, _ int, _ unsafe.P
 func mulFloat(p Path, _ arith.Format, _ int, _ unsafe.Pointer, _ int, _ unsafe.Pointer, _, _ int, _ unsafe.Pointer) {
 	panic("kernel: internal error: no assembly for " + p.String())
 }
-
-func quantise512(x []float32, q []int8, d []float32, w, block int, raw []int32) bool {
-	return quantiseGo(x, q, d, w, block, raw)
-}

@@ -118,4 +118,3 @@ func EmbedRow(dst []float32, f arith.Format, src []byte, r int) {
 	n := f.RowBytes(len(dst))
 	arith.Dequantize(dst, f, src[r*n:(r+1)*n])
 }
-

@@ -12,15 +12,15 @@ import (
 type sumsKind int
 
 const (
-	sumsNone sumsKind = iota
-	sums8             // 32-blocks: int32 −8·Σq
-	sums16            // 32-blocks: int32 −16·Σq
-	sums128           // 32-blocks: int32 −128·Σq
-	sumsF             // 32-blocks: float32 Σq
-	sums16x4          // 256-blocks, each 16: int32 −4·Σq
-	sums16x32         // 256-blocks, each 16: int32 −32·Σq
-	sums16w           // 256-blocks, each 16: int16 Σq
-	sums32w           // 256-blocks, each 32: int16 Σq
+	sumsNone  sumsKind = iota
+	sums8              // 32-blocks: int32 −8·Σq
+	sums16             // 32-blocks: int32 −16·Σq
+	sums128            // 32-blocks: int32 −128·Σq
+	sumsF              // 32-blocks: float32 Σq
+	sums16x4           // 256-blocks, each 16: int32 −4·Σq
+	sums16x32          // 256-blocks, each 16: int32 −32·Σq
+	sums16w            // 256-blocks, each 16: int16 Σq
+	sums32w            // 256-blocks, each 32: int16 Σq
 	sumsKinds
 )
 
@@ -95,7 +95,7 @@ func (in *Input) Reset(n, cols int, ms ...*Matrix) {
 
 func grow[T any](s []T, n int) []T {
 	if cap(s) < n {
-		return make([]T, n+n/4)
+		return make([]T, n, n+n/4)
 	}
 	return s[:n]
 }

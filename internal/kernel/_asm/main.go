@@ -88,6 +88,8 @@ func main() {
 			float512(f, t)
 		}
 	}
+	elementwise(newExpConsts())
+	attention()
 	Generate()
 }
 

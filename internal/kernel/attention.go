@@ -1,0 +1,244 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/geistnet/geist/arith"
+)
+
+// PagePositions is the number of positions a page of the KV cache holds. It is
+// arith.Chunk, so that a page is what attention adds up before it adds to the
+// total.
+const PagePositions = arith.Chunk
+
+// KVShape says how keys and values of one head lie in a page: first the keys,
+// in four blocks of 16 positions, dimension by dimension ([4][KeyDim][16]),
+// then the values, position by position ([64][Pad(ValueDim)]).
+type KVShape struct {
+	Format   arith.KV
+	KeyDim   int
+	ValueDim int
+}
+
+func (s KVShape) elem() int {
+	if s.Format == arith.KVF16 {
+		return 2
+	}
+	return 4
+}
+
+func (s KVShape) keyBytes() int { return PagePositions * s.KeyDim * s.elem() }
+
+// PageBytes is the room one head takes in a page.
+func (s KVShape) PageBytes() int {
+	return s.keyBytes() + PagePositions*Pad(s.ValueDim)*s.elem()
+}
+
+// Store writes the key and the value of one head at position slot of a page,
+// rounding them to the cache's format. page has PageBytes bytes.
+func (p Path) Store(s KVShape, page []byte, slot int, k, v []float32) {
+	keys := page[slot/16*16*s.KeyDim*s.elem():][:16*s.KeyDim*s.elem()]
+	values := page[s.keyBytes()+slot*Pad(s.ValueDim)*s.elem():][:s.ValueDim*s.elem()]
+	if s.Format == arith.KVF32 {
+		for d, x := range k {
+			binary.LittleEndian.PutUint32(keys[(d*16+slot%16)*4:], math.Float32bits(x))
+		}
+		for d, x := range v {
+			binary.LittleEndian.PutUint32(values[d*4:], math.Float32bits(x))
+		}
+		return
+	}
+	var h [1024]uint16
+	for len(k) > 0 {
+		n := min(len(k), len(h))
+		p.toF16(h[:n], k[:n])
+		for d, x := range h[:n] {
+			binary.LittleEndian.PutUint16(keys[(d*16+slot%16)*2:], x)
+		}
+		keys, k = keys[n*32:], k[n:]
+	}
+	for len(v) > 0 {
+		n := min(len(v), len(h))
+		p.toF16(h[:n], v[:n])
+		for d, x := range h[:n] {
+			binary.LittleEndian.PutUint16(values[d*2:], x)
+		}
+		values, v = values[n*2:], v[n:]
+	}
+}
+
+func (p Path) toF16(dst []uint16, src []float32) {
+	if n := len(src) &^ 15; p == AVX512 && n > 0 {
+		toF16512(dst[:n], src[:n])
+		dst, src = dst[n:], src[n:]
+	}
+	for i, x := range src {
+		dst[i] = arith.F32ToF16(x)
+	}
+}
+
+// MaxQueries is the largest number of queries Attend takes at once.
+const MaxQueries = 8
+
+// Attention is the scratch space and the arguments of one call of Attend: up
+// to MaxQueries queries that look at the same head of the same pages.
+type Attention struct {
+	Shape   KVShape
+	Softcap float32 // 0: none
+	Pages   [][]byte
+	Offset  int // of the head in each page
+	// Query i sees the positions [First[i], End[i]), at least one.
+	Q          [MaxQueries][]float32 // rotated, scaled and rounded
+	Out        [MaxQueries][]float32 // Pad(ValueDim) floats each
+	First, End [MaxQueries]int
+
+	q      []float32 // queries interleaved, [KeyDim][width]
+	scores []float32 // [page][width][64]
+	out    []float32 // [width][Pad(ValueDim)]
+}
+
+// Attend computes arith.Attention for the first n queries.
+func (p Path) Attend(a *Attention, n int) {
+	for i := 0; i < n; {
+		w := MaxQueries
+		for w > n-i {
+			w /= 2
+		}
+		p.attendTile(a, i, w)
+		i += w
+	}
+}
+
+// visible is the set of positions of page c that [first, end) holds.
+func visible(c, first, end int) uint64 {
+	lo, hi := max(first-c*PagePositions, 0), min(end-c*PagePositions, PagePositions)
+	if lo >= hi {
+		return 0
+	}
+	return ^uint64(0) >> (64 - (hi - lo)) << lo
+}
+
+func (p Path) attendTile(a *Attention, at, w int) {
+	hd, vd := a.Shape.KeyDim, Pad(a.Shape.ValueDim)
+	first, end := a.First[at], a.End[at]
+	a.q = grow(a.q, hd*w)
+	for i := range w {
+		first, end = min(first, a.First[at+i]), max(end, a.End[at+i])
+		for d, x := range a.Q[at+i][:hd] {
+			a.q[d*w+i] = x
+		}
+	}
+	c0, c1 := first/PagePositions, (end+PagePositions-1)/PagePositions
+	a.scores = grow(a.scores, (c1-c0)*w*PagePositions)
+	a.out = grow(a.out, w*vd)
+	clear(a.out)
+	var top, sum [MaxQueries]float32
+	for i := range w {
+		top[i] = float32(math.Inf(-1))
+	}
+	for c := c0; c < c1; c++ {
+		s := a.scores[(c-c0)*w*PagePositions:][:w*PagePositions]
+		keys := a.Pages[c][a.Offset:][:a.Shape.keyBytes()]
+		p.scores(a.Shape.Format, s, keys, a.q, hd, w, end-c*PagePositions)
+		for i := range w {
+			row := s[i*PagePositions:][:PagePositions]
+			if a.Softcap > 0 {
+				for t, x := range row {
+					row[t] = arith.SoftCap(x, a.Softcap)
+				}
+			}
+			if m := visible(c, a.First[at+i], a.End[at+i]); m != 0 {
+				top[i] = p.maxChunk(row, m, top[i])
+			}
+		}
+	}
+	for c := c0; c < c1; c++ {
+		s := a.scores[(c-c0)*w*PagePositions:][:w*PagePositions]
+		for i := range w {
+			row := s[i*PagePositions:][:PagePositions]
+			if m := visible(c, a.First[at+i], a.End[at+i]); m != 0 {
+				sum[i] += p.expChunk(row, m, top[i], a.Shape.Format)
+			} else {
+				clear(row)
+			}
+		}
+		values := a.Pages[c][a.Offset+a.Shape.keyBytes():][:PagePositions*vd*a.Shape.elem()]
+		p.mix(a.Shape.Format, a.out, vd, s, values, w, min(PagePositions, end-c*PagePositions))
+	}
+	for i := range w {
+		out := a.Out[at+i]
+		for d, x := range a.out[i*vd:][:a.Shape.ValueDim] {
+			out[d] = x / sum[i]
+		}
+	}
+}
+
+// scores writes s[i][t] = q_i·k_t for the first n positions of a page; what it
+// writes beyond them is not used.
+func (p Path) scores(kv arith.KV, s []float32, keys []byte, q []float32, hd, w, n int) {
+	if p == AVX512 {
+		scores512(kv, s, keys, q, hd, w)
+		return
+	}
+	for t := range min(n, PagePositions) {
+		for i := range w {
+			var acc float32
+			for d := range hd {
+				acc += float32(kvAt(kv, keys, (t/16*hd+d)*16+t%16) * q[d*w+i])
+			}
+			s[i*PagePositions+t] = acc
+		}
+	}
+}
+
+func kvAt(kv arith.KV, b []byte, i int) float32 {
+	if kv == arith.KVF16 {
+		return arith.F16ToF32(binary.LittleEndian.Uint16(b[2*i:]))
+	}
+	return math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+}
+
+func (p Path) maxChunk(s []float32, mask uint64, top float32) float32 {
+	if p == AVX512 {
+		return maxChunk512(s, mask, top)
+	}
+	for t, x := range s {
+		if mask>>t&1 != 0 {
+			top = max(top, x)
+		}
+	}
+	return top
+}
+
+func (p Path) expChunk(s []float32, mask uint64, top float32, kv arith.KV) float32 {
+	if p == AVX512 {
+		return expChunk512(s, mask, top, kv)
+	}
+	for t, x := range s {
+		if mask>>t&1 == 0 {
+			s[t] = 0
+		} else {
+			s[t] = kv.Round(arith.Exp(x - top))
+		}
+	}
+	return arith.Sum(s)
+}
+
+// mix adds Σ_t p[i][t]·v_t over the first n positions to out[i]. Weights of
+// positions that a query does not see are zero, which changes no bit.
+func (p Path) mix(kv arith.KV, out []float32, vd int, s []float32, values []byte, w, n int) {
+	if p == AVX512 {
+		mix512(kv, out, vd, s, values, w, n)
+		return
+	}
+	for i := range w {
+		for d := range vd {
+			var acc float32
+			for t := range n {
+				acc += float32(s[i*PagePositions+t] * kvAt(kv, values, t*vd+d))
+			}
+			out[i*vd+d] += acc
+		}
+	}
+}
