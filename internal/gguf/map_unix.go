@@ -22,5 +22,5 @@ func unmap(b []byte) error {
 	return unix.Munmap(b)
 }
 
-// dropPages takes whole pages. The advice may be ignored, so its error is too.
-func dropPages(b []byte) { _ = unix.Madvise(b, unix.MADV_DONTNEED) }
+// dropPages takes whole pages.
+func dropPages(b []byte) error { return unix.Madvise(b, unix.MADV_DONTNEED) }

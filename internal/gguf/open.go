@@ -55,14 +55,17 @@ func (f *File) Close() error {
 // Release tells the system that t's data will not be read soon, so that their
 // memory is free for others; reading them again reads the file again. It does
 // nothing where the system or the kind of file has no use for the advice.
-func (f *File) Release(t *Tensor) {
+func (f *File) Release(t *Tensor) { _ = f.release(t) }
+
+func (f *File) release(t *Tensor) error {
 	if f.mapping == nil || len(t.Data) == 0 {
-		return
+		return nil
 	}
 	page := uint64(os.Getpagesize())
 	begin := alignUp(t.Offset, page) // pages shared with a neighbour stay
 	end := (t.Offset + uint64(len(t.Data))) &^ (page - 1)
-	if begin < end {
-		dropPages(f.mapping[begin:end])
+	if begin >= end {
+		return nil
 	}
+	return dropPages(f.mapping[begin:end])
 }

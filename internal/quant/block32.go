@@ -89,7 +89,7 @@ func affine(dst []byte, x []float32, top int32, q *[32]byte) bool {
 	}
 	inv := inverse(d)
 	for i, v := range x {
-		q[i] = byte(distant(v-m, inv, 0, top)) // m's own rounding may be many d
+		q[i] = byte(code(v-m, inv, 0, top))
 	}
 	return true
 }

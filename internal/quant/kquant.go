@@ -131,7 +131,7 @@ func quantAffine(d, dmin []byte, x []float32, sub int, top, topScale int32, widt
 		inv := inverse(float32(ds * float32(sc[j])))
 		m := float32(dm * float32(mn[j]))
 		for i := j * sub; i < (j+1)*sub; i++ {
-			q[i] = byte(distant(x[i]+m, inv, 0, top)) // m's own rounding may be many scales
+			q[i] = byte(code(x[i]+m, inv, 0, top))
 		}
 	}
 	return true

@@ -154,9 +154,10 @@ func inverse(v float32) float32 {
 	return 1 / v
 }
 
-// nearest rounds to an integer, ties to even. |v| must be below 2²²; that
-// holds for weights over a scale that was made for them, which are within a few
-// times the largest code.
+// nearest rounds to an integer, ties to even, if |v| is below 2²². That holds
+// for weights over a scale that was made for them. Where v is larger, because
+// the rounding of a minimum moved the weights by as many scales, the result is
+// any integer, and it does not matter which code it is clamped to.
 func nearest(v float32) int32 {
 	const magic = 12582912 // 1.5·2²³ leaves the integer in the low bits
 	return int32(math.Float32bits(v+magic)) - 0x4B400000
@@ -165,18 +166,6 @@ func nearest(v float32) int32 {
 // code is v·inv rounded and clamped to [lo, hi].
 func code(v, inv float32, lo, hi int32) int32 {
 	return min(max(nearest(float32(v*inv)), lo), hi)
-}
-
-// distant is code for a v that may be any number of scales away from [lo, hi].
-func distant(v, inv float32, lo, hi int32) int32 {
-	v = float32(v * inv)
-	switch {
-	case v > float32(hi):
-		return hi
-	case v > float32(lo):
-		return nearest(v)
-	}
-	return lo
 }
 
 // peak is the value of the largest magnitude, with its sign.

@@ -203,6 +203,10 @@ func TestSpecialBlocks(t *testing.T) {
 	for i := range ramp {
 		ramp[i] += float32(i) / 4096
 	}
+	far := fill(-60000) // sub-blocks whose minimum is off by millions of their scale
+	for i := 128; i < 256; i++ {
+		far[i] = -470 - float32(i)/8192
+	}
 	for _, c := range []struct {
 		name string
 		x    []float32
@@ -217,6 +221,7 @@ func TestSpecialBlocks(t *testing.T) {
 		{"large", fill(30000), 0.01},
 		{"negative large", fill(-30000), 0.01},
 		{"offset ramp", ramp, 0.01},
+		{"far minima", far, 0.02},
 		{"smallest", fill(math.SmallestNonzeroFloat32), 1},
 		{"tiny", fill(-1e-30), 1},
 		{"normal half", one(-1e-3), 0.05},
@@ -266,6 +271,13 @@ func TestRefused(t *testing.T) {
 			if fits := f == arith.F32 || f == arith.BF16 && max(v, -v) < 1e38; (err == nil) != fits {
 				t.Errorf("%s of %v: %v", f, v, err)
 			}
+		}
+		huge := make([]float32, 256) // whose sums of products would overflow
+		for i := range huge {
+			huge[i] = float32(1+i%5) * 1e37
+		}
+		if err := Row(make([]byte, size), f, huge); (err == nil) != (f == arith.F32 || f == arith.BF16) {
+			t.Errorf("%s of huge weights: %v", f, err)
 		}
 		if err := Row(nil, f, nil); err != nil {
 			t.Errorf("%s of nothing: %v", f, err)
