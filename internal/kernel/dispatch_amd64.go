@@ -33,10 +33,18 @@ var float512 = [...][4]floatKernel{
 	arith.BF16: {mmBF16x1AVX512, mmBF16x2AVX512, mmBF16x4AVX512, mmBF16x8AVX512},
 }
 
-func mulQuant(_ Path, f arith.Format, width int, dst unsafe.Pointer, ldd int, w unsafe.Pointer, nb, ng int, q, d, c unsafe.Pointer) {
-	quant512[f][bits.TrailingZeros(uint(width))]((*float32)(dst), ldd, (*byte)(w), nb, ng, (*int8)(q), (*float32)(d), (*byte)(c))
+func mulQuant(p Path, f arith.Format, width int, dst unsafe.Pointer, ldd int, w unsafe.Pointer, nb, ng int, q, d, c unsafe.Pointer) {
+	table := &quant512
+	if p == AVX2 {
+		table = &quantAVX2
+	}
+	table[f][bits.TrailingZeros(uint(width))]((*float32)(dst), ldd, (*byte)(w), nb, ng, (*int8)(q), (*float32)(d), (*byte)(c))
 }
 
-func mulFloat(_ Path, f arith.Format, width int, dst unsafe.Pointer, ldd int, w unsafe.Pointer, cols, ng int, x unsafe.Pointer) {
-	float512[f][bits.TrailingZeros(uint(width))]((*float32)(dst), ldd, (*byte)(w), cols, ng, (*float32)(x))
+func mulFloat(p Path, f arith.Format, width int, dst unsafe.Pointer, ldd int, w unsafe.Pointer, cols, ng int, x unsafe.Pointer) {
+	table := &float512
+	if p == AVX2 {
+		table = &floatAVX2
+	}
+	table[f][bits.TrailingZeros(uint(width))]((*float32)(dst), ldd, (*byte)(w), cols, ng, (*float32)(x))
 }

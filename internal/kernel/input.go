@@ -21,10 +21,24 @@ const (
 	sums16x32          // 256-blocks, each 16: int32 −32·Σq
 	sums16w            // 256-blocks, each 16: int16 Σq
 	sums32w            // 256-blocks, each 32: int16 Σq
+	// Of the even and of the odd column pairs, two int16: −8·Σq and so on.
+	pairs8     // 32-blocks
+	pairs16    // 32-blocks
+	pairs16x4  // 256-blocks, each 16
+	pairs16x32 // 256-blocks, each 16
 	sumsKinds
 )
 
-func (l layout) sums() sumsKind {
+func (l layout) sums(p Path) sumsKind {
+	if p == AVX2 && !l.min {
+		switch {
+		case l.bias == 0:
+			return sumsNone
+		case l.block == 32:
+			return map[int]sumsKind{8: pairs8, 16: pairs16}[l.bias]
+		}
+		return map[int]sumsKind{4: pairs16x4, 32: pairs16x32}[l.bias]
+	}
 	switch {
 	case l.block == 32 && l.min:
 		return sumsF
@@ -45,9 +59,9 @@ func (k sumsKind) bytesPerBlock() int {
 	switch k {
 	case sumsNone:
 		return 0
-	case sums8, sums16, sums128, sumsF:
+	case sums8, sums16, sums128, sumsF, pairs8, pairs16:
 		return 4
-	case sums16x4, sums16x32:
+	case sums16x4, sums16x32, pairs16x4, pairs16x32:
 		return 64
 	case sums16w:
 		return 32
@@ -84,7 +98,7 @@ func (in *Input) Reset(n, cols int, ms ...*Matrix) {
 	in.q = grow(in.q, n*cols)
 	in.d = grow(in.d, n*blocks)
 	for _, m := range ms {
-		k := layoutOf(m.Format, in.path.signed8()).sums()
+		k := layoutOf(m.Format, in.path.signed8()).sums(in.path)
 		if k == sumsNone || in.need[k] {
 			continue
 		}
@@ -147,7 +161,12 @@ func (in *Input) Set(i int, x []float32) bool {
 		for s := sumsNone + 1; s < sumsKinds; s++ {
 			if in.need[s] {
 				size := s.bytesPerBlock()
-				putSums(s, in.sums[s][(first*blocks+b*w+k)*size:], w*size, raw[:n*in.block/16])
+				dst := in.sums[s][(first*blocks+b*w+k)*size:]
+				if s >= pairs8 {
+					putPairs(s, dst, w*size, q[b*w*in.block:], w*in.block, n)
+				} else {
+					putSums(s, dst, w*size, raw[:n*in.block/16])
+				}
 			}
 		}
 		b += n
@@ -237,6 +256,31 @@ func putSums(k sumsKind, dst []byte, step int, raw []int32) {
 			for j := range p {
 				p[j] = int16(raw[16*b+2*j] + raw[16*b+2*j+1])
 			}
+		}
+	}
+}
+
+// putPairs writes the pair sums of n blocks, step bytes apart, of codes qstep
+// apart.
+func putPairs(k sumsKind, dst []byte, step int, q []int8, qstep, n int) {
+	columns, parts, factor := 32, 1, int16(-8) // of one sum, in a block
+	switch k {
+	case pairs16:
+		factor = -16
+	case pairs16x4:
+		columns, parts, factor = 16, 16, -4
+	case pairs16x32:
+		columns, parts, factor = 16, 16, -32
+	}
+	for b := range n {
+		for j := range parts {
+			var even, odd int16
+			x := q[b*qstep+j*columns:][:columns]
+			for i := 0; i+3 < len(x); i += 4 {
+				even += int16(x[i]) + int16(x[i+1])
+				odd += int16(x[i+2]) + int16(x[i+3])
+			}
+			*(*[2]int16)(unsafe.Pointer(&dst[b*step+4*j])) = [2]int16{even * factor, odd * factor}
 		}
 	}
 }

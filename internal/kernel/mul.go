@@ -21,7 +21,7 @@ func (m *Matrix) Mul(dst []float32, ldd int, in *Input, begin, end int) {
 	var sums []byte
 	per := 0
 	if in.block != 0 {
-		k := layoutOf(m.Format, m.path.signed8()).sums()
+		k := layoutOf(m.Format, m.path.signed8()).sums(m.path)
 		sums, per = in.sums[k], k.bytesPerBlock()
 	}
 	// The weights of a few groups stay in the L1 and L2 caches while the tiles

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"flag"
+
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	. "github.com/mmcloughlin/avo/reg"
@@ -75,8 +77,15 @@ func itoa(n int) string {
 }
 
 func main() {
+	set := flag.String("set", "avx512", "the instructions to generate kernels for: avx2 or avx512")
+	flag.Parse()
 	Package("github.com/geistnet/geist/internal/kernel/_asm")
 	ConstraintExpr("amd64,!purego")
+	if *set == "avx2" {
+		matmulsAVX2()
+		Generate()
+		return
+	}
 	c := newConsts()
 	for _, f := range formats {
 		for _, t := range widths {
