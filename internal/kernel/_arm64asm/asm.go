@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -169,8 +170,8 @@ func half(upper int, low, high string) (string, string, uint32) {
 	return "", low, 0
 }
 
-// widen writes four lanes of 32 bits made from the lower or upper four of 16.
-
+// fcvtl, shll and sxtl make four lanes of 32 bits of the lower or upper four of
+// 16: float32 of float16, float32 of bfloat16, int32 of int16.
 func (a *asm) fcvtl(d, n vec, upper int) {
 	s, t, q := half(upper, "4h", "8h")
 	a.word(0x0e217800|q|n.rn()|d.rd(), "fcvtl%s v%d.4s, v%d.%s", s, d, n, t)
@@ -192,8 +193,8 @@ func (a *asm) sxtl8(d, n vec, upper int) {
 	a.word(0x0f08a400|q|n.rn()|d.rd(), "sxtl%s v%d.8h, v%d.%s", s, d, n, t)
 }
 
-// smull and smlal multiply four lanes of 16 bits with lane i of m, to lanes of
-// 32 bits, which smlal adds to.
+// smull multiplies four lanes of 16 bits with lane i of m, to lanes of 32 bits,
+// to which it adds if accumulate is set.
 func (a *asm) smull(d, n, m vec, i, upper int, accumulate bool) {
 	s, t, q := half(upper, "4h", "8h")
 	op, text := uint32(0x0f40a000), "smull"
@@ -205,3 +206,11 @@ func (a *asm) smull(d, n, m vec, i, upper int, accumulate bool) {
 
 // lowBytes clears the upper byte of each of eight lanes.
 func (a *asm) lowBytes(d vec) { a.word(0x6f07b7e0|d.rd(), "bic v%d.8h, #0xff, lsl #8", d) }
+
+// claim takes the given registers, which are free.
+func (a *asm) claim(v []vec) {
+	for _, r := range v {
+		i := slices.Index(a.free, r)
+		a.free = slices.Delete(a.free, i, i+1)
+	}
+}
