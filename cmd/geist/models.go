@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/gguf"
+	"github.com/geistnet/geist/internal/store"
+)
+
+// store opens the model store of this user.
+func (e *env) store() (*store.Store, error) {
+	dir, err := store.DefaultDir(e.getenv)
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(dir, store.Options{Now: e.now})
+}
+
+// openModel opens what a person means by ref: a name, the beginning of a hash,
+// or the path of a .gguf file, for which the store.Model is nil. The caller closes the file.
+func (e *env) openModel(ref string) (*gguf.File, *store.Model, error) {
+	s, err := e.store()
+	if err != nil {
+		return nil, nil, err
+	}
+	path, m, err := s.Resolve(ref)
+	if err != nil {
+		return nil, nil, hint(err)
+	}
+	f, err := gguf.Open(path)
+	if err != nil {
+		return nil, nil, hint(err)
+	}
+	return f, m, nil
+}
+
+// hint adds to an error about a model what a person can do about it.
+func hint(err error) error {
+	var bad *gguf.FormatError
+	switch {
+	case errors.As(err, &bad):
+		return fmt.Errorf("%w; this is no GGUF file that geist can use: fetch it again if it should be whole", err)
+	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, store.ErrBroken):
+		return fmt.Errorf("%w; give the path of a .gguf file", err)
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("%w; \"geist models list\" shows what is there, and \"geist models add FILE\" adds a model", err)
+	case errors.Is(err, store.ErrBroken):
+		return fmt.Errorf("%w; \"geist models add FILE --name NAME\" with the original file mends it", err)
+	}
+	return err
+}
+
+// completeModels offers the names of the stored models to the shell.
+func (e *env) completeModels(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	s, err := e.store()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	models, err := s.List()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, m := range models {
+		names = append(names, m.Name)
+	}
+	return names, cobra.ShellCompDirectiveDefault
+}
+
+// progress draws on standard error; the caller calls End.
+func (e *env) progress() *console.Progress { return console.NewProgress(e.err, e.now) }

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/gguf"
+	"github.com/geistnet/geist/internal/store"
+)
+
+// Models keeps model files.
+func (v verbs) Models() *cobra.Command {
+	c := group("models", "List, add, show, check and remove models, and see their tokens",
+		v.modelsList(), v.modelsAdd(), v.modelsShow(), v.modelsVerify(), v.modelsRemove(), v.modelsTokenize())
+	c.Long = `Models lie in a store under $GEIST_HOME, or else in geist in the XDG data
+directory, once each, by their SHA-256. Where a MODEL is asked for, give its
+name, at least 6 digits of its hash, or the path of a .gguf file.`
+	return c
+}
+
+// listed is a model as --json shows it.
+type listed struct {
+	store.Model
+	Path string `json:"path"`
+}
+
+func (v verbs) modelsList() *cobra.Command {
+	c := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List the models in the store", Args: cobra.NoArgs}
+	asJSON := jsonFlag(c)
+	c.RunE = func(*cobra.Command, []string) error {
+		s, err := v.store()
+		if err != nil {
+			return err
+		}
+		models, err := s.List()
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			out := make([]listed, len(models))
+			for i, m := range models {
+				out[i] = listed{m, s.Path(m)}
+			}
+			return v.out.JSON(out)
+		}
+		if len(models) == 0 {
+			_, err := fmt.Fprintf(v.err.W, "no models in %s yet; \"geist models add FILE\" adds one\n", s.Dir())
+			return err
+		}
+		var rows [][]string
+		for _, m := range models {
+			rows = append(rows, []string{m.Name, m.SHA256[:12], console.Size(m.Bytes), m.Added.Local().Format("2006-01-02 15:04")})
+		}
+		return v.out.Table([]string{"NAME", "SHA-256", "SIZE", "ADDED"}, rows)
+	}
+	return c
+}
+
+func (v verbs) modelsAdd() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "add FILE",
+		Short: "Copy a GGUF file into the store",
+		Long: `Copies a GGUF file into the store and checks the copy. If it is interrupted, the
+same command goes on where it stopped. FILE may be "-" for standard input.`,
+		Example: "  geist models add ~/Downloads/tiny.Q8_0.gguf --name tiny",
+		Args:    cobra.ExactArgs(1),
+	}
+	name := c.Flags().String("name", "", "the model's name (the file's, if not given)")
+	sum := c.Flags().String("sha256", "", "the hash that the file must have, in hex")
+	asJSON := jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		var src store.Source
+		if args[0] == "-" {
+			if *name == "" {
+				return fmt.Errorf("%w: a model from standard input needs --name", errUsage)
+			}
+			src = store.FromReader(v.stdin, "standard input")
+		} else {
+			// A file that is no model should say so now, and not after the copy.
+			f, err := gguf.Open(args[0])
+			if err != nil {
+				return hint(err)
+			}
+			f.Close()
+			if src, err = store.FromFile(args[0]); err != nil {
+				return err
+			}
+		}
+		src.SHA256 = *sum
+		if *name == "" {
+			*name = store.NameFor(args[0])
+		}
+		s, err := v.store()
+		if err != nil {
+			return err
+		}
+		p := v.progress()
+		m, err := s.Add(cmd.Context(), src, *name, p.Update)
+		p.End()
+		if err != nil {
+			return hint(err)
+		}
+		if *asJSON {
+			return v.out.JSON(listed{m, s.Path(m)})
+		}
+		_, err = fmt.Fprintf(v.out.W, "added %s (%s, sha256 %s)\n", m.Name, console.Size(m.Bytes), m.SHA256)
+		return err
+	}
+	return c
+}
+
+func (v verbs) modelsVerify() *cobra.Command {
+	c := &cobra.Command{
+		Use:               "verify [MODEL...]",
+		Short:             "Read models again and check that they are whole (all, if none is named)",
+		ValidArgsFunction: v.completeModels,
+	}
+	asJSON := jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := v.store()
+		if err != nil {
+			return err
+		}
+		models, err := s.List()
+		if err != nil {
+			return err
+		}
+		if len(args) > 0 {
+			models = nil
+			for _, ref := range args {
+				_, m, err := s.Resolve(ref)
+				if err != nil {
+					return hint(err)
+				}
+				if m == nil {
+					return fmt.Errorf("%s is a file outside of the store, which has no hash to compare it with; add it first", ref)
+				}
+				models = append(models, *m)
+			}
+		}
+		return v.verify(cmd, s, models, *asJSON)
+	}
+	return c
+}
+
+func (v verbs) verify(cmd *cobra.Command, s *store.Store, models []store.Model, asJSON bool) error {
+	type verdict struct {
+		Name  string `json:"name"`
+		OK    bool   `json:"ok"`
+		Error string `json:"error,omitempty"`
+	}
+	verdicts := []verdict{}
+	failed := false
+	p := v.progress()
+	for _, m := range models {
+		err := s.Verify(cmd.Context(), m, p.Update)
+		p.End()
+		if ctxErr := cmd.Context().Err(); ctxErr != nil {
+			return ctxErr
+		}
+		d := verdict{Name: m.Name, OK: err == nil}
+		if err != nil {
+			failed = true
+			d.Error = hint(err).Error()
+		}
+		verdicts = append(verdicts, d)
+		if !asJSON {
+			fmt.Fprintf(v.out.W, "%s: %s\n", m.Name, map[bool]string{true: "whole", false: console.Clean(d.Error)}[d.OK])
+		}
+	}
+	if asJSON {
+		if err := v.out.JSON(verdicts); err != nil {
+			return err
+		}
+	}
+	if failed {
+		return errReported
+	}
+	return nil
+}
+
+func (v verbs) modelsRemove() *cobra.Command {
+	c := &cobra.Command{
+		Use:               "remove NAME...",
+		Aliases:           []string{"rm"},
+		Short:             "Remove models; the bytes go with the last name",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: v.completeModels,
+	}
+	asJSON := jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := v.store()
+		if err != nil {
+			return err
+		}
+		type removed struct {
+			Name  string `json:"name"`
+			Freed int64  `json:"freed_bytes"`
+		}
+		done := []removed{}
+		var errs []error
+		for _, name := range args {
+			freed, err := s.Remove(cmd.Context(), name)
+			if err != nil {
+				errs = append(errs, hint(err))
+				continue
+			}
+			done = append(done, removed{name, freed})
+			if !*asJSON {
+				fmt.Fprintf(v.out.W, "removed %s (%s freed)\n", name, console.Size(freed))
+			}
+		}
+		if *asJSON {
+			errs = append(errs, v.out.JSON(done))
+		}
+		return errors.Join(errs...)
+	}
+	return c
+}
