@@ -1,0 +1,231 @@
+package constrain
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// byteVocab holds every byte, then the end, then the extra pieces.
+func byteVocab(extra ...string) *Vocab {
+	var pieces [][]byte
+	for c := range 256 {
+		pieces = append(pieces, []byte{byte(c)})
+	}
+	pieces = append(pieces, nil)
+	for _, p := range extra {
+		pieces = append(pieces, []byte(p))
+	}
+	return NewVocab(pieces, func(id int32) bool { return id == 256 })
+}
+
+var fragments = []string{`":`, `": "`, `","`, `"},{"`, `{"`, `["`, `"]`, `"}`, `}}`, `]}`, `": {`, `"a":`, "\n  ", "},\n", "\xc3", "\xe4\xb8", "\xf0\x9f\x98", "é", `\u`, `\ud8`, `\ud83d\u`, `00`, `123`, `.5`, `e1`, `null`, `true`, `nul`, `, `, `":1,"`, `"a`, ` b`, `hello`, "    ", `"":`, `1}`, `1,`, `-0`}
+
+// bruteForce computes a mask by running every token through a fresh machine.
+func bruteForce(g *Grammar, v *Vocab, text []byte) []uint64 {
+	dst := make([]uint64, v.Words())
+	m := newMachine(g)
+	cur := m.start()
+	for _, c := range text {
+		cur = m.step(cur, c)
+	}
+	for id, p := range v.pieces {
+		at := cur
+		for _, c := range p {
+			if at = m.step(at, c); at == dead {
+				break
+			}
+		}
+		if len(p) > 0 && at != dead || v.isEnd(int32(id)) && m.sets[cur].complete {
+			dst[id/64] |= 1 << (id % 64)
+		}
+	}
+	return dst
+}
+
+func bitsOf(mask []uint64) []int32 {
+	var ids []int32
+	for w, bits := range mask {
+		for b := range 64 {
+			if bits>>b&1 != 0 {
+				ids = append(ids, int32(64*w+b))
+			}
+		}
+	}
+	return ids
+}
+
+// generate walks at random from s to the end and returns the text. After
+// patience tokens it mostly takes what closes something.
+func generate(r *rand.Rand, s *State, patience int) ([]byte, error) {
+	var text []byte
+	mask := make([]uint64, s.v.Words())
+	for n := 0; ; n++ {
+		s.Allowed(mask)
+		ids := bitsOf(mask)
+		if len(ids) == 0 {
+			return text, fmt.Errorf("nothing may follow %q", text)
+		}
+		id := ids[r.IntN(len(ids))]
+		if n > patience && r.IntN(3) > 0 {
+			rank := func(id int32) int {
+				if s.v.isEnd(id) {
+					return 0
+				}
+				if i := bytes.Index([]byte(`"}]`), s.v.pieces[id]); i >= 0 {
+					return 1 + i
+				}
+				return 10
+			}
+			for _, other := range ids {
+				if rank(other) < rank(id) {
+					id = other
+				}
+			}
+		}
+		if n > patience+5000 {
+			return text, fmt.Errorf("no end in sight after %.200q", text)
+		}
+		if err := s.Accept(id); err != nil {
+			return text, fmt.Errorf("allowed, but: %w", err)
+		}
+		if s.v.isEnd(id) {
+			return text, nil
+		}
+		text = append(text, s.v.pieces[id]...)
+	}
+}
+
+// checkText demands that a generated text is JSON and valid by the book.
+func checkText(t *testing.T, schema string, text []byte) {
+	t.Helper()
+	v, err := decode(text)
+	if err != nil {
+		t.Fatalf("schema %s\ntext %q: %v", schema, text, err)
+	}
+	s, err := decode([]byte(schema))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !valid(s, s, v) {
+		t.Fatalf("schema %s\ntext %q is not valid", schema, text)
+	}
+}
+
+func TestRandomSchemas(t *testing.T) {
+	rounds := 600
+	if testing.Short() {
+		rounds = 60
+	}
+	refused := 0
+	v := byteVocab(fragments...)
+	for seed := range rounds {
+		r := rand.New(rand.NewPCG(uint64(seed), 1))
+		sm := (&sampler{r: r}).document()
+		g, err := Compile([]byte(sm.schema))
+		if err != nil {
+			t.Fatalf("schema %s: %v", sm.schema, err)
+		}
+		for range 4 {
+			text := []byte(sm.instance(r))
+			checkText(t, sm.schema, text)
+			if err := g.Validate(text); err != nil {
+				t.Fatalf("schema %s\ninstance %q: %v", sm.schema, text, err)
+			}
+			// What is accepted after damage must still be valid.
+			for range 20 {
+				bad := bytes.Clone(text)
+				i := r.IntN(len(bad))
+				switch r.IntN(3) {
+				case 0:
+					bad[i] = `019.e-"\{}[],: abn`[r.IntN(18)]
+				case 1:
+					bad = append(bad[:i], bad[i+1:]...)
+				case 2:
+					bad = append(bad[:i+1], bad[i:]...)
+				}
+				if g.Validate(bad) == nil {
+					checkText(t, sm.schema, bad)
+				} else {
+					refused++
+				}
+			}
+			text, err := generate(r, g.NewState(v), r.IntN(120))
+			if err != nil {
+				t.Fatalf("schema %s: %v", sm.schema, err)
+			}
+			checkText(t, sm.schema, text)
+			if err := g.Validate(text); err != nil {
+				t.Fatalf("schema %s\nown text %q: %v", sm.schema, text, err)
+			}
+		}
+	}
+	if refused == 0 {
+		t.Fatal("no damaged text was refused")
+	}
+}
+
+// Any cut of a text into tokens behaves like its bytes, and every mask equals
+// what running each token alone says.
+func TestMasks(t *testing.T) {
+	rounds := 150
+	if testing.Short() {
+		rounds = 15
+	}
+	for seed := range rounds {
+		r := rand.New(rand.NewPCG(uint64(seed), 2))
+		sm := (&sampler{r: r}).document()
+		g, err := Compile([]byte(sm.schema))
+		if err != nil {
+			t.Fatalf("schema %s: %v", sm.schema, err)
+		}
+		extra := append([]string(nil), fragments...)
+		for range 40 {
+			text := sm.instance(r)
+			from := r.IntN(len(text))
+			extra = append(extra, text[from:min(len(text), from+1+r.IntN(12))])
+		}
+		text := []byte(sm.instance(r))
+		cuts := []int{0}
+		for cuts[len(cuts)-1] < len(text) {
+			from := cuts[len(cuts)-1]
+			to := min(len(text), from+1+r.IntN(7))
+			extra = append(extra, string(text[from:to]))
+			cuts = append(cuts, to)
+		}
+		v := byteVocab(extra...)
+		s := g.NewState(v)
+		mask := make([]uint64, v.Words())
+		for i := range cuts {
+			s.Allowed(mask)
+			if want := bruteForce(g, v, text[:cuts[i]]); fmt.Sprint(mask) != fmt.Sprint(want) {
+				t.Fatalf("schema %s\nafter %q: allowed %v, want %v", sm.schema, text[:cuts[i]], bitsOf(mask), bitsOf(want))
+			}
+			if i+1 == len(cuts) {
+				break
+			}
+			id := int32(v.Size() - len(cuts) + 1 + i)
+			if mask[id/64]>>(id%64)&1 == 0 {
+				t.Fatalf("schema %s\nafter %q: %q is not allowed", sm.schema, text[:cuts[i]], v.pieces[id])
+			}
+			for other := range int32(v.Size()) {
+				if mask[other/64]>>(other%64)&1 == 0 && s.Accept(other) == nil {
+					t.Fatalf("schema %s\nafter %q: %q accepted though not allowed", sm.schema, text[:cuts[i]], v.pieces[other])
+				}
+			}
+			if err := s.Accept(id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !s.Complete() {
+			t.Fatalf("schema %s: %q is not complete", sm.schema, text)
+		}
+		if err := s.Accept(256); err != nil || !s.Done() || s.Accept('1') != ErrEnded {
+			t.Fatalf("end: %v, done %v", err, s.Done())
+		}
+		if s.Allowed(mask); len(bitsOf(mask)) != 0 {
+			t.Fatal("tokens allowed after the end")
+		}
+	}
+}
