@@ -1372,7 +1372,7 @@ block:
 	RET
 
 // func mmQ8_0x2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ8_0x2AVX2(SB), $128-64
 	MOVQ dst+0(FP), AX
 	MOVQ w+16(FP), CX
@@ -1390,6 +1390,15 @@ group:
 	VMOVDQU Y0, 96(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	PREFETCHT0   4608(CX)
 	VMOVDQU      ones16<>+0(SB), Y4
 	VMOVDQU      32(CX), Y1
 	VPABSB       Y1, Y6
@@ -1629,7 +1638,7 @@ block:
 	RET
 
 // func mmQ8_0x1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ8_0x1AVX2(SB), $64-64
 	MOVQ dst+0(FP), AX
 	MOVQ w+16(FP), CX
@@ -1645,6 +1654,15 @@ group:
 	VMOVDQU Y0, 32(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
+	PREFETCHT0   4480(CX)
+	PREFETCHT0   4544(CX)
+	PREFETCHT0   4608(CX)
 	VMOVDQU      ones16<>+0(SB), Y2
 	VMOVDQU      32(CX), Y0
 	VPABSB       Y0, Y4
@@ -2767,7 +2785,7 @@ block:
 	RET
 
 // func mmQ4_0x2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ4_0x2AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -2786,6 +2804,11 @@ group:
 	VMOVDQU Y1, 96(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
 	VMOVDQU      32(CX), Y5
 	VPAND        Y0, Y5, Y4
 	VMOVDQU      64(CX), Y6
@@ -2956,7 +2979,7 @@ block:
 	RET
 
 // func mmQ4_0x1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ4_0x1AVX2(SB), $64-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -2973,6 +2996,11 @@ group:
 	VMOVDQU Y1, 32(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
 	VMOVDQU      32(CX), Y3
 	VPAND        Y0, Y3, Y2
 	VMOVDQU      64(CX), Y4
@@ -4442,7 +4470,7 @@ block:
 	RET
 
 // func mmIQ4NLx2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmIQ4NLx2AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -4462,6 +4490,11 @@ group:
 	VMOVDQU Y2, 96(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
 	VMOVDQU      ones16<>+0(SB), Y6
 	VMOVDQU      32(CX), Y7
 	VPAND        Y0, Y7, Y3
@@ -4733,7 +4766,7 @@ block:
 	RET
 
 // func mmIQ4NLx1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmIQ4NLx1AVX2(SB), $64-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -4751,6 +4784,11 @@ group:
 	VMOVDQU Y2, 32(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
 	VMOVDQU      ones16<>+0(SB), Y4
 	VMOVDQU      32(CX), Y5
 	VPAND        Y0, Y5, Y2
@@ -5933,7 +5971,7 @@ block:
 	RET
 
 // func mmQ4_1x2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ4_1x2AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -5952,6 +5990,11 @@ group:
 	VMOVDQU Y1, 96(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
 	VMOVDQU      64(CX), Y5
 	VPAND        Y0, Y5, Y2
 	VMOVDQU      96(CX), Y6
@@ -6128,7 +6171,7 @@ block:
 	RET
 
 // func mmQ4_1x1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ4_1x1AVX2(SB), $64-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -6145,6 +6188,11 @@ group:
 	VMOVDQU Y1, 32(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
 	VMOVDQU      64(CX), Y3
 	VPAND        Y0, Y3, Y1
 	VMOVDQU      96(CX), Y4
@@ -7334,7 +7382,7 @@ block:
 	RET
 
 // func mmQ5_0x2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ5_0x2AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -7354,6 +7402,12 @@ group:
 	VMOVDQU Y2, 96(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
 	VMOVDQU      32(CX), Y6
 	VPAND        Y0, Y6, Y5
 	VMOVDQU      288(CX), Y7
@@ -7572,7 +7626,7 @@ block:
 	RET
 
 // func mmQ5_0x1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ5_0x1AVX2(SB), $64-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -7590,6 +7644,12 @@ group:
 	VMOVDQU Y2, 32(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
 	VMOVDQU      32(CX), Y4
 	VPAND        Y0, Y4, Y3
 	VMOVDQU      288(CX), Y5
@@ -8899,7 +8959,7 @@ block:
 	RET
 
 // func mmQ5_1x2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ5_1x2AVX2(SB), $256-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -8919,6 +8979,12 @@ group:
 	VMOVDQU Y2, 96(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
 	VMOVDQU      64(CX), Y6
 	VPAND        Y0, Y6, Y3
 	VMOVDQU      320(CX), Y7
@@ -9151,7 +9217,7 @@ block:
 	RET
 
 // func mmQ5_1x1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ5_1x1AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -9169,6 +9235,12 @@ group:
 	VMOVDQU Y2, 32(SP)
 
 block:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4352(CX)
+	PREFETCHT0   4416(CX)
 	VMOVDQU      64(CX), Y4
 	VPAND        Y0, Y4, Y2
 	VMOVDQU      320(CX), Y5
@@ -11116,7 +11188,7 @@ columns1:
 	RET
 
 // func mmQ2_Kx2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ2_Kx2AVX2(SB), $256-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -11135,16 +11207,25 @@ group:
 	VMOVDQU Y1, 96(SP)
 
 block:
-	LEAQ    576(CX), R9
-	MOVQ    BX, R10
-	MOVQ    DI, R11
-	LEAQ    64(CX), R12
-	MOVQ    $0x00000008, R13
-	VPXOR   Y1, Y1, Y1
-	VMOVDQU Y1, 128(SP)
-	VMOVDQU Y1, 160(SP)
-	VMOVDQU Y1, 192(SP)
-	VMOVDQU Y1, 224(SP)
+	LEAQ       576(CX), R9
+	MOVQ       BX, R10
+	MOVQ       DI, R11
+	LEAQ       64(CX), R12
+	MOVQ       $0x00000008, R13
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	PREFETCHT0 4416(CX)
+	PREFETCHT0 4480(CX)
+	PREFETCHT0 4544(CX)
+	PREFETCHT0 4608(CX)
+	VPXOR      Y1, Y1, Y1
+	VMOVDQU    Y1, 128(SP)
+	VMOVDQU    Y1, 160(SP)
+	VMOVDQU    Y1, 192(SP)
+	VMOVDQU    Y1, 224(SP)
 
 columns0:
 	VMOVDQU      (R9), Y5
@@ -11283,6 +11364,8 @@ columns0:
 	VPMADDWD     Y1, Y4, Y4
 	VPADDD       224(SP), Y4, Y4
 	VMOVDQU      Y4, 224(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
 	ADDQ         $0x00000080, R9
 	ADDQ         $0x00000020, R10
 	ADDQ         $0x00000008, R11
@@ -11461,7 +11544,7 @@ columns0:
 	RET
 
 // func mmQ2_Kx1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ2_Kx1AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -11478,14 +11561,23 @@ group:
 	VMOVDQU Y1, 32(SP)
 
 block:
-	LEAQ    576(CX), R9
-	MOVQ    BX, R10
-	MOVQ    DI, R11
-	LEAQ    64(CX), R12
-	MOVQ    $0x00000008, R13
-	VPXOR   Y1, Y1, Y1
-	VMOVDQU Y1, 64(SP)
-	VMOVDQU Y1, 96(SP)
+	LEAQ       576(CX), R9
+	MOVQ       BX, R10
+	MOVQ       DI, R11
+	LEAQ       64(CX), R12
+	MOVQ       $0x00000008, R13
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	PREFETCHT0 4416(CX)
+	PREFETCHT0 4480(CX)
+	PREFETCHT0 4544(CX)
+	PREFETCHT0 4608(CX)
+	VPXOR      Y1, Y1, Y1
+	VMOVDQU    Y1, 64(SP)
+	VMOVDQU    Y1, 96(SP)
 
 columns0:
 	VMOVDQU      (R9), Y3
@@ -11576,6 +11668,8 @@ columns0:
 	VPMADDWD     Y1, Y2, Y2
 	VPADDD       96(SP), Y2, Y2
 	VMOVDQU      Y2, 96(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
 	ADDQ         $0x00000080, R9
 	ADDQ         $0x00000020, R10
 	ADDQ         $0x00000008, R11
@@ -13009,7 +13103,7 @@ columns1:
 	RET
 
 // func mmQ3_Kx2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ3_Kx2AVX2(SB), $256-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -13029,17 +13123,22 @@ group:
 	VMOVDQU Y2, 96(SP)
 
 block:
-	LEAQ    288(CX), R9
-	LEAQ    1312(CX), R10
-	MOVQ    BX, R11
-	MOVQ    DI, R12
-	LEAQ    32(CX), R13
-	MOVQ    $0x00000008, R14
-	VPXOR   Y2, Y2, Y2
-	VMOVDQU Y2, 128(SP)
-	VMOVDQU Y2, 160(SP)
-	VMOVDQU Y2, 192(SP)
-	VMOVDQU Y2, 224(SP)
+	LEAQ       288(CX), R9
+	LEAQ       1312(CX), R10
+	MOVQ       BX, R11
+	MOVQ       DI, R12
+	LEAQ       32(CX), R13
+	MOVQ       $0x00000008, R14
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	VPXOR      Y2, Y2, Y2
+	VMOVDQU    Y2, 128(SP)
+	VMOVDQU    Y2, 160(SP)
+	VMOVDQU    Y2, 192(SP)
+	VMOVDQU    Y2, 224(SP)
 
 columns0:
 	VMOVDQU      (R9), Y6
@@ -13242,7 +13341,10 @@ columns0:
 	VPMADDWD     Y2, Y5, Y5
 	VPADDD       224(SP), Y5, Y5
 	VMOVDQU      Y5, 224(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
 	ADDQ         $0x00000080, R9
+	PREFETCHT0   4096(R10)
 	ADDQ         $0x00000040, R10
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000008, R12
@@ -13299,7 +13401,7 @@ columns0:
 	RET
 
 // func mmQ3_Kx1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ3_Kx1AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -13317,15 +13419,20 @@ group:
 	VMOVDQU Y2, 32(SP)
 
 block:
-	LEAQ    288(CX), R9
-	LEAQ    1312(CX), R10
-	MOVQ    BX, R11
-	MOVQ    DI, R12
-	LEAQ    32(CX), R13
-	MOVQ    $0x00000008, R14
-	VPXOR   Y2, Y2, Y2
-	VMOVDQU Y2, 64(SP)
-	VMOVDQU Y2, 96(SP)
+	LEAQ       288(CX), R9
+	LEAQ       1312(CX), R10
+	MOVQ       BX, R11
+	MOVQ       DI, R12
+	LEAQ       32(CX), R13
+	MOVQ       $0x00000008, R14
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	VPXOR      Y2, Y2, Y2
+	VMOVDQU    Y2, 64(SP)
+	VMOVDQU    Y2, 96(SP)
 
 columns0:
 	VMOVDQU      (R9), Y4
@@ -13472,7 +13579,10 @@ columns0:
 	VPMADDWD     Y2, Y3, Y3
 	VPADDD       96(SP), Y3, Y3
 	VMOVDQU      Y3, 96(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
 	ADDQ         $0x00000080, R9
+	PREFETCHT0   4096(R10)
 	ADDQ         $0x00000040, R10
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000008, R12
@@ -14934,7 +15044,7 @@ columns1:
 	RET
 
 // func mmQ4_Kx2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ4_Kx2AVX2(SB), $256-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -14953,16 +15063,21 @@ group:
 	VMOVDQU Y1, 96(SP)
 
 block:
-	LEAQ    320(CX), R9
-	MOVQ    BX, R10
-	MOVQ    DI, R11
-	LEAQ    64(CX), R12
-	MOVQ    $0x00000008, R13
-	VPXOR   Y1, Y1, Y1
-	VMOVDQU Y1, 128(SP)
-	VMOVDQU Y1, 160(SP)
-	VMOVDQU Y1, 192(SP)
-	VMOVDQU Y1, 224(SP)
+	LEAQ       320(CX), R9
+	MOVQ       BX, R10
+	MOVQ       DI, R11
+	LEAQ       64(CX), R12
+	MOVQ       $0x00000008, R13
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	VPXOR      Y1, Y1, Y1
+	VMOVDQU    Y1, 128(SP)
+	VMOVDQU    Y1, 160(SP)
+	VMOVDQU    Y1, 192(SP)
+	VMOVDQU    Y1, 224(SP)
 
 columns0:
 	VMOVDQU      (R9), Y5
@@ -15089,6 +15204,10 @@ columns0:
 	VPMADDWD     Y1, Y4, Y4
 	VPADDD       224(SP), Y4, Y4
 	VMOVDQU      Y4, 224(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
+	PREFETCHT0   4224(R9)
+	PREFETCHT0   4288(R9)
 	ADDQ         $0x00000100, R9
 	ADDQ         $0x00000020, R10
 	ADDQ         $0x00000004, R11
@@ -15211,7 +15330,7 @@ columns0:
 	RET
 
 // func mmQ4_Kx1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ4_Kx1AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -15228,14 +15347,19 @@ group:
 	VMOVDQU Y1, 32(SP)
 
 block:
-	LEAQ    320(CX), R9
-	MOVQ    BX, R10
-	MOVQ    DI, R11
-	LEAQ    64(CX), R12
-	MOVQ    $0x00000008, R13
-	VPXOR   Y1, Y1, Y1
-	VMOVDQU Y1, 64(SP)
-	VMOVDQU Y1, 96(SP)
+	LEAQ       320(CX), R9
+	MOVQ       BX, R10
+	MOVQ       DI, R11
+	LEAQ       64(CX), R12
+	MOVQ       $0x00000008, R13
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	VPXOR      Y1, Y1, Y1
+	VMOVDQU    Y1, 64(SP)
+	VMOVDQU    Y1, 96(SP)
 
 columns0:
 	VMOVDQU      (R9), Y3
@@ -15318,6 +15442,10 @@ columns0:
 	VPMADDWD     Y1, Y2, Y2
 	VPADDD       96(SP), Y2, Y2
 	VMOVDQU      Y2, 96(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
+	PREFETCHT0   4224(R9)
+	PREFETCHT0   4288(R9)
 	ADDQ         $0x00000100, R9
 	ADDQ         $0x00000020, R10
 	ADDQ         $0x00000004, R11
@@ -16979,7 +17107,7 @@ columns1:
 	RET
 
 // func mmQ5_Kx2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ5_Kx2AVX2(SB), $256-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -16999,17 +17127,22 @@ group:
 	VMOVDQU Y2, 96(SP)
 
 block:
-	LEAQ    320(CX), R9
-	LEAQ    2368(CX), R10
-	MOVQ    BX, R11
-	MOVQ    DI, R12
-	LEAQ    64(CX), R13
-	MOVQ    $0x00000008, R14
-	VPXOR   Y2, Y2, Y2
-	VMOVDQU Y2, 128(SP)
-	VMOVDQU Y2, 160(SP)
-	VMOVDQU Y2, 192(SP)
-	VMOVDQU Y2, 224(SP)
+	LEAQ       320(CX), R9
+	LEAQ       2368(CX), R10
+	MOVQ       BX, R11
+	MOVQ       DI, R12
+	LEAQ       64(CX), R13
+	MOVQ       $0x00000008, R14
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	VPXOR      Y2, Y2, Y2
+	VMOVDQU    Y2, 128(SP)
+	VMOVDQU    Y2, 160(SP)
+	VMOVDQU    Y2, 192(SP)
+	VMOVDQU    Y2, 224(SP)
 
 columns0:
 	VMOVDQU      (R9), Y6
@@ -17196,7 +17329,12 @@ columns0:
 	VPMADDWD     Y2, Y5, Y5
 	VPADDD       224(SP), Y5, Y5
 	VMOVDQU      Y5, 224(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
+	PREFETCHT0   4224(R9)
+	PREFETCHT0   4288(R9)
 	ADDQ         $0x00000100, R9
+	PREFETCHT0   4096(R10)
 	ADDQ         $0x00000040, R10
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000004, R12
@@ -17319,7 +17457,7 @@ columns0:
 	RET
 
 // func mmQ5_Kx1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ5_Kx1AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -17337,15 +17475,20 @@ group:
 	VMOVDQU Y2, 32(SP)
 
 block:
-	LEAQ    320(CX), R9
-	LEAQ    2368(CX), R10
-	MOVQ    BX, R11
-	MOVQ    DI, R12
-	LEAQ    64(CX), R13
-	MOVQ    $0x00000008, R14
-	VPXOR   Y2, Y2, Y2
-	VMOVDQU Y2, 64(SP)
-	VMOVDQU Y2, 96(SP)
+	LEAQ       320(CX), R9
+	LEAQ       2368(CX), R10
+	MOVQ       BX, R11
+	MOVQ       DI, R12
+	LEAQ       64(CX), R13
+	MOVQ       $0x00000008, R14
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	VPXOR      Y2, Y2, Y2
+	VMOVDQU    Y2, 64(SP)
+	VMOVDQU    Y2, 96(SP)
 
 columns0:
 	VMOVDQU      (R9), Y4
@@ -17484,7 +17627,12 @@ columns0:
 	VPMADDWD     Y2, Y3, Y3
 	VPADDD       96(SP), Y3, Y3
 	VMOVDQU      Y3, 96(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
+	PREFETCHT0   4224(R9)
+	PREFETCHT0   4288(R9)
 	ADDQ         $0x00000100, R9
+	PREFETCHT0   4096(R10)
 	ADDQ         $0x00000040, R10
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000004, R12
@@ -18886,7 +19034,7 @@ columns1:
 	RET
 
 // func mmQ6_Kx2AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ6_Kx2AVX2(SB), $256-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -18906,17 +19054,22 @@ group:
 	VMOVDQU Y2, 96(SP)
 
 block:
-	LEAQ    288(CX), R9
-	LEAQ    2336(CX), R10
-	MOVQ    BX, R11
-	MOVQ    DI, R12
-	LEAQ    32(CX), R13
-	MOVQ    $0x00000008, R14
-	VPXOR   Y2, Y2, Y2
-	VMOVDQU Y2, 128(SP)
-	VMOVDQU Y2, 160(SP)
-	VMOVDQU Y2, 192(SP)
-	VMOVDQU Y2, 224(SP)
+	LEAQ       288(CX), R9
+	LEAQ       2336(CX), R10
+	MOVQ       BX, R11
+	MOVQ       DI, R12
+	LEAQ       32(CX), R13
+	MOVQ       $0x00000008, R14
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	VPXOR      Y2, Y2, Y2
+	VMOVDQU    Y2, 128(SP)
+	VMOVDQU    Y2, 160(SP)
+	VMOVDQU    Y2, 192(SP)
+	VMOVDQU    Y2, 224(SP)
 
 columns0:
 	VMOVDQU      (R9), Y6
@@ -19119,7 +19272,13 @@ columns0:
 	VPMADDWD     Y2, Y5, Y5
 	VPADDD       224(SP), Y5, Y5
 	VMOVDQU      Y5, 224(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
+	PREFETCHT0   4224(R9)
+	PREFETCHT0   4288(R9)
 	ADDQ         $0x00000100, R9
+	PREFETCHT0   4096(R10)
+	PREFETCHT0   4160(R10)
 	ADDQ         $0x00000080, R10
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000008, R12
@@ -19176,7 +19335,7 @@ columns0:
 	RET
 
 // func mmQ6_Kx1AVX2(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-// Requires: AVX, AVX2, F16C
+// Requires: AVX, AVX2, F16C, MMX+
 TEXT ·mmQ6_Kx1AVX2(SB), $128-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         w+16(FP), CX
@@ -19194,15 +19353,20 @@ group:
 	VMOVDQU Y2, 32(SP)
 
 block:
-	LEAQ    288(CX), R9
-	LEAQ    2336(CX), R10
-	MOVQ    BX, R11
-	MOVQ    DI, R12
-	LEAQ    32(CX), R13
-	MOVQ    $0x00000008, R14
-	VPXOR   Y2, Y2, Y2
-	VMOVDQU Y2, 64(SP)
-	VMOVDQU Y2, 96(SP)
+	LEAQ       288(CX), R9
+	LEAQ       2336(CX), R10
+	MOVQ       BX, R11
+	MOVQ       DI, R12
+	LEAQ       32(CX), R13
+	MOVQ       $0x00000008, R14
+	PREFETCHT0 4096(CX)
+	PREFETCHT0 4160(CX)
+	PREFETCHT0 4224(CX)
+	PREFETCHT0 4288(CX)
+	PREFETCHT0 4352(CX)
+	VPXOR      Y2, Y2, Y2
+	VMOVDQU    Y2, 64(SP)
+	VMOVDQU    Y2, 96(SP)
 
 columns0:
 	VMOVDQU      (R9), Y4
@@ -19349,7 +19513,13 @@ columns0:
 	VPMADDWD     Y2, Y3, Y3
 	VPADDD       96(SP), Y3, Y3
 	VMOVDQU      Y3, 96(SP)
+	PREFETCHT0   4096(R9)
+	PREFETCHT0   4160(R9)
+	PREFETCHT0   4224(R9)
+	PREFETCHT0   4288(R9)
 	ADDQ         $0x00000100, R9
+	PREFETCHT0   4096(R10)
+	PREFETCHT0   4160(R10)
 	ADDQ         $0x00000080, R10
 	ADDQ         $0x00000020, R11
 	ADDQ         $0x00000008, R12
@@ -19996,7 +20166,7 @@ col0:
 	RET
 
 // func mmF32x2AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·mmF32x2AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ ldd+8(FP), CX
@@ -20014,6 +20184,7 @@ group:
 	VXORPS Y3, Y3, Y3
 
 col0:
+	PREFETCHT0   4096(DX)
 	VMOVUPS      (DX), Y4
 	VMOVUPS      32(DX), Y5
 	VBROADCASTSS (R8), Y6
@@ -20043,7 +20214,7 @@ col0:
 	RET
 
 // func mmF16x2AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
-// Requires: AVX, F16C
+// Requires: AVX, F16C, MMX+
 TEXT ·mmF16x2AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ ldd+8(FP), CX
@@ -20061,6 +20232,7 @@ group:
 	VXORPS Y3, Y3, Y3
 
 col0:
+	PREFETCHT0   4096(DX)
 	VCVTPH2PS    (DX), Y4
 	VCVTPH2PS    16(DX), Y5
 	VBROADCASTSS (R8), Y6
@@ -20090,7 +20262,7 @@ col0:
 	RET
 
 // func mmBF16x2AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·mmBF16x2AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ ldd+8(FP), CX
@@ -20108,6 +20280,7 @@ group:
 	VXORPS Y3, Y3, Y3
 
 col0:
+	PREFETCHT0   4096(DX)
 	VPMOVZXWD    (DX), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VPMOVZXWD    16(DX), Y5
@@ -20139,7 +20312,7 @@ col0:
 	RET
 
 // func mmF32x1AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
-// Requires: AVX
+// Requires: AVX, MMX+
 TEXT ·mmF32x1AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ ldd+8(FP), CX
@@ -20155,6 +20328,7 @@ group:
 	VXORPS Y1, Y1, Y1
 
 col0:
+	PREFETCHT0   4096(CX)
 	VMOVUPS      (CX), Y2
 	VMOVUPS      32(CX), Y3
 	VBROADCASTSS (DI), Y4
@@ -20176,7 +20350,7 @@ col0:
 	RET
 
 // func mmF16x1AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
-// Requires: AVX, F16C
+// Requires: AVX, F16C, MMX+
 TEXT ·mmF16x1AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ ldd+8(FP), CX
@@ -20192,6 +20366,7 @@ group:
 	VXORPS Y1, Y1, Y1
 
 col0:
+	PREFETCHT0   4096(CX)
 	VCVTPH2PS    (CX), Y2
 	VCVTPH2PS    16(CX), Y3
 	VBROADCASTSS (DI), Y4
@@ -20213,7 +20388,7 @@ col0:
 	RET
 
 // func mmBF16x1AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·mmBF16x1AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ ldd+8(FP), CX
@@ -20229,6 +20404,7 @@ group:
 	VXORPS Y1, Y1, Y1
 
 col0:
+	PREFETCHT0   4096(CX)
 	VPMOVZXWD    (CX), Y2
 	VPSLLD       $0x10, Y2, Y2
 	VPMOVZXWD    16(CX), Y3

@@ -218,6 +218,7 @@ func (m *matmulAVX2) emit() {
 func (m *matmulAVX2) block32(halves []int) {
 	m.base = [2]Register{m.w, m.w}
 	copy(m.disp[:], m.o.planes)
+	m.prefetch(m.w, m.o.size)
 	acc := m.accumulators(halves)
 	m.columns(halves, acc, m.q, 32, m.c, 4, nil)
 	for a, h := range halves {
@@ -252,6 +253,7 @@ func (m *matmulAVX2) block256(halves []int) {
 	MOVQ(m.c, c)
 	LEAQ(Mem{Base: m.w, Disp: m.o.sc}, sc)
 	MOVQ(U32(8), n)
+	m.prefetch(m.w, m.o.planes[0])
 	z := YMM()
 	VPXOR(z, z, z)
 	for i := range len(halves) * m.t {
@@ -261,6 +263,7 @@ func (m *matmulAVX2) block256(halves []int) {
 	Label(label)
 	m.columns(halves, acc, q, 256, c, 4*nsub, sc)
 	for i, b := range f.planes {
+		m.prefetch(m.base[i], 64*b)
 		ADDQ(U32(uint32(64*b)), m.base[i])
 	}
 	ADDQ(U32(32), q)
@@ -321,6 +324,21 @@ func (m *matmulAVX2) scales(h int) (dw, dm VecVirtual) {
 		VCVTPH2PS(Mem{Base: m.w, Disp: m.o.dm + 16*h}, dm)
 	}
 	return dw, dm
+}
+
+// ahead is how far before their use packed weights are fetched, in bytes: a
+// page, where the hardware's own prefetching stops.
+const ahead = 4096
+
+// prefetch emits the fetch of n bytes that follow r by far, where a tile is so
+// narrow that memory is what it waits for.
+func (m *matmulAVX2) prefetch(r Register, n int) {
+	if m.t > 2 {
+		return
+	}
+	for o := 0; o < n; o += 64 {
+		PREFETCHT0(Mem{Base: r, Disp: ahead + o})
+	}
 }
 
 // add multiplies v with the scale of input i and adds it to the output.
@@ -487,6 +505,9 @@ func floatAVX2(name string, t int) {
 			}
 		}
 		Label(label)
+		if t <= 2 {
+			PREFETCHT0(Mem{Base: w, Disp: ahead})
+		}
 		v := make([]VecVirtual, len(halves))
 		for a, h := range halves {
 			v[a] = YMM()
