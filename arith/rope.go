@@ -120,7 +120,8 @@ func NewRope(base float64, dims int, s RopeScaling) *Rope {
 		f.Quo(f, twoPi)
 		f.SetMantExp(f, 64)
 		n, _ := f.Int(nil) // fractions of a turn below 2⁻⁶⁴ are dropped
-		r.Turn[i] = n.Uint64()
+		// Whole turns are dropped too; a negative speed wraps around.
+		r.Turn[i] = n.Mod(n, new(big.Int).Lsh(big.NewInt(1), 64)).Uint64()
 	}
 	return r
 }
@@ -205,4 +206,13 @@ func RotatePairs(x, cos, sin []float32, neox bool) {
 		x[a] = float32(x0*cos[i]) - float32(x1*sin[i])
 		x[b] = float32(x0*sin[i]) + float32(x1*cos[i])
 	}
+}
+
+// LogScale is 1 + mul·ln x, x > 0, rounded to float32: the magnitude that YaRN
+// gives a stretch of x, and the temperature of long positions.
+func LogScale(x, mul float64) float32 {
+	v := bigLog(bigF(x))
+	v.Mul(v, bigF(mul))
+	f, _ := v.Add(v, bigF(1)).Float32()
+	return f
 }

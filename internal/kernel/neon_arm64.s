@@ -22,6 +22,30 @@ DATA iq4nl<>+14(SB)/1, $89
 DATA iq4nl<>+15(SB)/1, $113
 GLOBL iq4nl<>(SB), RODATA|NOPTR, $16
 
+DATA elem<>+0(SB)/4, $0x3fb8aa3b // 1.442695
+DATA elem<>+4(SB)/4, $0x3f318000 // 0.6933594
+DATA elem<>+8(SB)/4, $0xb95e8083 // -0.00021219444
+DATA elem<>+12(SB)/4, $0x3ab60b61 // 0.0013888889
+DATA elem<>+16(SB)/4, $0x3d372713 // 0.044715
+DATA elem<>+20(SB)/4, $0x3fcc422a // 1.5957692
+DATA elem<>+24(SB)/4, $0x00000000 // 0
+DATA elem<>+28(SB)/4, $0x00000000 // 0
+DATA elem<>+32(SB)/4, $0xc2ae0000 // -87
+DATA elem<>+36(SB)/4, $0x42b00000 // 88
+DATA elem<>+40(SB)/4, $0x4b400000 // 1.2582912e+07
+DATA elem<>+44(SB)/4, $0x3c088889 // 0.008333334
+DATA elem<>+48(SB)/4, $0x3d2aaaab // 0.041666668
+DATA elem<>+52(SB)/4, $0x3e2aaaab // 0.16666667
+DATA elem<>+56(SB)/4, $0x3f000000 // 0.5
+DATA elem<>+60(SB)/4, $0x3f800000 // 1
+GLOBL elem<>(SB), RODATA|NOPTR, $64
+
+DATA lanes<>+0(SB)/4, $1
+DATA lanes<>+4(SB)/4, $2
+DATA lanes<>+8(SB)/4, $4
+DATA lanes<>+12(SB)/4, $8
+GLOBL lanes<>(SB), RODATA|NOPTR, $16
+
 // func mmQ8_0x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 TEXT ·mmQ8_0x8NEON(SB), NOSPLIT, $0-64
 	MOVD dst+0(FP), R0
@@ -12883,6 +12907,611 @@ done:
 	BNE group
 	RET
 
+// func scoresF16x8NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+TEXT ·scoresF16x8NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD ldd+8(FP), R1
+	MOVD w+16(FP), R2
+	MOVD cols+24(FP), R3
+	MOVD ng+32(FP), R4
+	MOVD x+40(FP), R6
+	LSL $2, R1
+group:
+	MOVD $2, R19
+	MOVD R2, R12
+pass:
+	MOVD R12, R13
+	MOVD R6, R9
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	VMOVI $0, V4.B16
+	VMOVI $0, V5.B16
+	VMOVI $0, V6.B16
+	VMOVI $0, V7.B16
+	VMOVI $0, V8.B16
+	VMOVI $0, V9.B16
+	VMOVI $0, V10.B16
+	VMOVI $0, V11.B16
+	VMOVI $0, V12.B16
+	VMOVI $0, V13.B16
+	VMOVI $0, V14.B16
+	VMOVI $0, V15.B16
+	MOVD R3, R11
+column:
+	FLDPQ (R9), (F16, F17)
+	FMOVQ (R13), F20
+	WORD $0x0e217a92 // fcvtl v18.4s, v20.4h
+	WORD $0x4e217a93 // fcvtl2 v19.4s, v20.8h
+	WORD $0x4f901240 // fmla v0.4s, v18.4s, v16.s[0]
+	WORD $0x4fb01241 // fmla v1.4s, v18.4s, v16.s[1]
+	WORD $0x4f901a42 // fmla v2.4s, v18.4s, v16.s[2]
+	WORD $0x4fb01a43 // fmla v3.4s, v18.4s, v16.s[3]
+	WORD $0x4f911244 // fmla v4.4s, v18.4s, v17.s[0]
+	WORD $0x4fb11245 // fmla v5.4s, v18.4s, v17.s[1]
+	WORD $0x4f911a46 // fmla v6.4s, v18.4s, v17.s[2]
+	WORD $0x4fb11a47 // fmla v7.4s, v18.4s, v17.s[3]
+	WORD $0x4f901268 // fmla v8.4s, v19.4s, v16.s[0]
+	WORD $0x4fb01269 // fmla v9.4s, v19.4s, v16.s[1]
+	WORD $0x4f901a6a // fmla v10.4s, v19.4s, v16.s[2]
+	WORD $0x4fb01a6b // fmla v11.4s, v19.4s, v16.s[3]
+	WORD $0x4f91126c // fmla v12.4s, v19.4s, v17.s[0]
+	WORD $0x4fb1126d // fmla v13.4s, v19.4s, v17.s[1]
+	WORD $0x4f911a6e // fmla v14.4s, v19.4s, v17.s[2]
+	WORD $0x4fb11a6f // fmla v15.4s, v19.4s, v17.s[3]
+	ADD $32, R13
+	ADD $32, R9
+	SUBS $1, R11
+	BNE column
+done:
+	MOVD R0, R22
+	FMOVQ F0, (R22)
+	FMOVQ F8, 16(R22)
+	ADD R1, R22
+	FMOVQ F1, (R22)
+	FMOVQ F9, 16(R22)
+	ADD R1, R22
+	FMOVQ F2, (R22)
+	FMOVQ F10, 16(R22)
+	ADD R1, R22
+	FMOVQ F3, (R22)
+	FMOVQ F11, 16(R22)
+	ADD R1, R22
+	FMOVQ F4, (R22)
+	FMOVQ F12, 16(R22)
+	ADD R1, R22
+	FMOVQ F5, (R22)
+	FMOVQ F13, 16(R22)
+	ADD R1, R22
+	FMOVQ F6, (R22)
+	FMOVQ F14, 16(R22)
+	ADD R1, R22
+	FMOVQ F7, (R22)
+	FMOVQ F15, 16(R22)
+	ADD $32, R0
+	ADD $16, R12
+	SUBS $1, R19
+	BNE pass
+	SUB $16, R13, R2
+	SUBS $1, R4
+	BNE group
+	RET
+
+// func mixF32x8NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
+TEXT ·mixF32x8NEON(SB), NOSPLIT, $0-48
+	MOVD out+0(FP), R0
+	MOVD ostride+8(FP), R1
+	MOVD p+16(FP), R2
+	MOVD v+24(FP), R3
+	MOVD n16+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R1
+	LSL $6, R4, R6
+	LSL $1, R4
+dims:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	VMOVI $0, V4.B16
+	VMOVI $0, V5.B16
+	VMOVI $0, V6.B16
+	VMOVI $0, V7.B16
+	VMOVI $0, V8.B16
+	VMOVI $0, V9.B16
+	VMOVI $0, V10.B16
+	VMOVI $0, V11.B16
+	VMOVI $0, V12.B16
+	VMOVI $0, V13.B16
+	VMOVI $0, V14.B16
+	VMOVI $0, V15.B16
+	MOVD R3, R8
+	MOVD R2, R9
+	LSR $2, R5, R10
+	CBZ R10, rest
+four:
+	FMOVQ (R9), F16
+	FMOVQ 256(R9), F17
+	FMOVQ 512(R9), F18
+	FMOVQ 768(R9), F19
+	FMOVQ 1024(R9), F20
+	FMOVQ 1280(R9), F21
+	FMOVQ 1536(R9), F22
+	FMOVQ 1792(R9), F23
+	ADD $16, R9
+	FLDPQ (R8), (F24, F25)
+	ADD R6, R8
+	WORD $0x4f90931a // fmul v26.4s, v24.4s, v16.s[0]
+	WORD $0x4e3ad400 // fadd v0.4s, v0.4s, v26.4s
+	WORD $0x4f91931b // fmul v27.4s, v24.4s, v17.s[0]
+	WORD $0x4e3bd421 // fadd v1.4s, v1.4s, v27.4s
+	WORD $0x4f92931c // fmul v28.4s, v24.4s, v18.s[0]
+	WORD $0x4e3cd442 // fadd v2.4s, v2.4s, v28.4s
+	WORD $0x4f93931d // fmul v29.4s, v24.4s, v19.s[0]
+	WORD $0x4e3dd463 // fadd v3.4s, v3.4s, v29.4s
+	WORD $0x4f94931e // fmul v30.4s, v24.4s, v20.s[0]
+	WORD $0x4e3ed484 // fadd v4.4s, v4.4s, v30.4s
+	WORD $0x4f95931f // fmul v31.4s, v24.4s, v21.s[0]
+	WORD $0x4e3fd4a5 // fadd v5.4s, v5.4s, v31.4s
+	WORD $0x4f96931a // fmul v26.4s, v24.4s, v22.s[0]
+	WORD $0x4e3ad4c6 // fadd v6.4s, v6.4s, v26.4s
+	WORD $0x4f97931b // fmul v27.4s, v24.4s, v23.s[0]
+	WORD $0x4e3bd4e7 // fadd v7.4s, v7.4s, v27.4s
+	WORD $0x4f90933c // fmul v28.4s, v25.4s, v16.s[0]
+	WORD $0x4e3cd508 // fadd v8.4s, v8.4s, v28.4s
+	WORD $0x4f91933d // fmul v29.4s, v25.4s, v17.s[0]
+	WORD $0x4e3dd529 // fadd v9.4s, v9.4s, v29.4s
+	WORD $0x4f92933e // fmul v30.4s, v25.4s, v18.s[0]
+	WORD $0x4e3ed54a // fadd v10.4s, v10.4s, v30.4s
+	WORD $0x4f93933f // fmul v31.4s, v25.4s, v19.s[0]
+	WORD $0x4e3fd56b // fadd v11.4s, v11.4s, v31.4s
+	WORD $0x4f94933a // fmul v26.4s, v25.4s, v20.s[0]
+	WORD $0x4e3ad58c // fadd v12.4s, v12.4s, v26.4s
+	WORD $0x4f95933b // fmul v27.4s, v25.4s, v21.s[0]
+	WORD $0x4e3bd5ad // fadd v13.4s, v13.4s, v27.4s
+	WORD $0x4f96933c // fmul v28.4s, v25.4s, v22.s[0]
+	WORD $0x4e3cd5ce // fadd v14.4s, v14.4s, v28.4s
+	WORD $0x4f97933d // fmul v29.4s, v25.4s, v23.s[0]
+	WORD $0x4e3dd5ef // fadd v15.4s, v15.4s, v29.4s
+	FLDPQ (R8), (F30, F31)
+	ADD R6, R8
+	WORD $0x4fb093da // fmul v26.4s, v30.4s, v16.s[1]
+	WORD $0x4e3ad400 // fadd v0.4s, v0.4s, v26.4s
+	WORD $0x4fb193db // fmul v27.4s, v30.4s, v17.s[1]
+	WORD $0x4e3bd421 // fadd v1.4s, v1.4s, v27.4s
+	WORD $0x4fb293dc // fmul v28.4s, v30.4s, v18.s[1]
+	WORD $0x4e3cd442 // fadd v2.4s, v2.4s, v28.4s
+	WORD $0x4fb393dd // fmul v29.4s, v30.4s, v19.s[1]
+	WORD $0x4e3dd463 // fadd v3.4s, v3.4s, v29.4s
+	WORD $0x4fb493d8 // fmul v24.4s, v30.4s, v20.s[1]
+	WORD $0x4e38d484 // fadd v4.4s, v4.4s, v24.4s
+	WORD $0x4fb593d9 // fmul v25.4s, v30.4s, v21.s[1]
+	WORD $0x4e39d4a5 // fadd v5.4s, v5.4s, v25.4s
+	WORD $0x4fb693da // fmul v26.4s, v30.4s, v22.s[1]
+	WORD $0x4e3ad4c6 // fadd v6.4s, v6.4s, v26.4s
+	WORD $0x4fb793db // fmul v27.4s, v30.4s, v23.s[1]
+	WORD $0x4e3bd4e7 // fadd v7.4s, v7.4s, v27.4s
+	WORD $0x4fb093fc // fmul v28.4s, v31.4s, v16.s[1]
+	WORD $0x4e3cd508 // fadd v8.4s, v8.4s, v28.4s
+	WORD $0x4fb193fd // fmul v29.4s, v31.4s, v17.s[1]
+	WORD $0x4e3dd529 // fadd v9.4s, v9.4s, v29.4s
+	WORD $0x4fb293f8 // fmul v24.4s, v31.4s, v18.s[1]
+	WORD $0x4e38d54a // fadd v10.4s, v10.4s, v24.4s
+	WORD $0x4fb393f9 // fmul v25.4s, v31.4s, v19.s[1]
+	WORD $0x4e39d56b // fadd v11.4s, v11.4s, v25.4s
+	WORD $0x4fb493fa // fmul v26.4s, v31.4s, v20.s[1]
+	WORD $0x4e3ad58c // fadd v12.4s, v12.4s, v26.4s
+	WORD $0x4fb593fb // fmul v27.4s, v31.4s, v21.s[1]
+	WORD $0x4e3bd5ad // fadd v13.4s, v13.4s, v27.4s
+	WORD $0x4fb693fc // fmul v28.4s, v31.4s, v22.s[1]
+	WORD $0x4e3cd5ce // fadd v14.4s, v14.4s, v28.4s
+	WORD $0x4fb793fd // fmul v29.4s, v31.4s, v23.s[1]
+	WORD $0x4e3dd5ef // fadd v15.4s, v15.4s, v29.4s
+	FLDPQ (R8), (F24, F25)
+	ADD R6, R8
+	WORD $0x4f909b1a // fmul v26.4s, v24.4s, v16.s[2]
+	WORD $0x4e3ad400 // fadd v0.4s, v0.4s, v26.4s
+	WORD $0x4f919b1b // fmul v27.4s, v24.4s, v17.s[2]
+	WORD $0x4e3bd421 // fadd v1.4s, v1.4s, v27.4s
+	WORD $0x4f929b1c // fmul v28.4s, v24.4s, v18.s[2]
+	WORD $0x4e3cd442 // fadd v2.4s, v2.4s, v28.4s
+	WORD $0x4f939b1d // fmul v29.4s, v24.4s, v19.s[2]
+	WORD $0x4e3dd463 // fadd v3.4s, v3.4s, v29.4s
+	WORD $0x4f949b1e // fmul v30.4s, v24.4s, v20.s[2]
+	WORD $0x4e3ed484 // fadd v4.4s, v4.4s, v30.4s
+	WORD $0x4f959b1f // fmul v31.4s, v24.4s, v21.s[2]
+	WORD $0x4e3fd4a5 // fadd v5.4s, v5.4s, v31.4s
+	WORD $0x4f969b1a // fmul v26.4s, v24.4s, v22.s[2]
+	WORD $0x4e3ad4c6 // fadd v6.4s, v6.4s, v26.4s
+	WORD $0x4f979b1b // fmul v27.4s, v24.4s, v23.s[2]
+	WORD $0x4e3bd4e7 // fadd v7.4s, v7.4s, v27.4s
+	WORD $0x4f909b3c // fmul v28.4s, v25.4s, v16.s[2]
+	WORD $0x4e3cd508 // fadd v8.4s, v8.4s, v28.4s
+	WORD $0x4f919b3d // fmul v29.4s, v25.4s, v17.s[2]
+	WORD $0x4e3dd529 // fadd v9.4s, v9.4s, v29.4s
+	WORD $0x4f929b3e // fmul v30.4s, v25.4s, v18.s[2]
+	WORD $0x4e3ed54a // fadd v10.4s, v10.4s, v30.4s
+	WORD $0x4f939b3f // fmul v31.4s, v25.4s, v19.s[2]
+	WORD $0x4e3fd56b // fadd v11.4s, v11.4s, v31.4s
+	WORD $0x4f949b3a // fmul v26.4s, v25.4s, v20.s[2]
+	WORD $0x4e3ad58c // fadd v12.4s, v12.4s, v26.4s
+	WORD $0x4f959b3b // fmul v27.4s, v25.4s, v21.s[2]
+	WORD $0x4e3bd5ad // fadd v13.4s, v13.4s, v27.4s
+	WORD $0x4f969b3c // fmul v28.4s, v25.4s, v22.s[2]
+	WORD $0x4e3cd5ce // fadd v14.4s, v14.4s, v28.4s
+	WORD $0x4f979b3d // fmul v29.4s, v25.4s, v23.s[2]
+	WORD $0x4e3dd5ef // fadd v15.4s, v15.4s, v29.4s
+	FLDPQ (R8), (F30, F31)
+	ADD R6, R8
+	WORD $0x4fb09bda // fmul v26.4s, v30.4s, v16.s[3]
+	WORD $0x4e3ad400 // fadd v0.4s, v0.4s, v26.4s
+	WORD $0x4fb19bdb // fmul v27.4s, v30.4s, v17.s[3]
+	WORD $0x4e3bd421 // fadd v1.4s, v1.4s, v27.4s
+	WORD $0x4fb29bdc // fmul v28.4s, v30.4s, v18.s[3]
+	WORD $0x4e3cd442 // fadd v2.4s, v2.4s, v28.4s
+	WORD $0x4fb39bdd // fmul v29.4s, v30.4s, v19.s[3]
+	WORD $0x4e3dd463 // fadd v3.4s, v3.4s, v29.4s
+	WORD $0x4fb49bd8 // fmul v24.4s, v30.4s, v20.s[3]
+	WORD $0x4e38d484 // fadd v4.4s, v4.4s, v24.4s
+	WORD $0x4fb59bd9 // fmul v25.4s, v30.4s, v21.s[3]
+	WORD $0x4e39d4a5 // fadd v5.4s, v5.4s, v25.4s
+	WORD $0x4fb69bda // fmul v26.4s, v30.4s, v22.s[3]
+	WORD $0x4e3ad4c6 // fadd v6.4s, v6.4s, v26.4s
+	WORD $0x4fb79bdb // fmul v27.4s, v30.4s, v23.s[3]
+	WORD $0x4e3bd4e7 // fadd v7.4s, v7.4s, v27.4s
+	WORD $0x4fb09bfc // fmul v28.4s, v31.4s, v16.s[3]
+	WORD $0x4e3cd508 // fadd v8.4s, v8.4s, v28.4s
+	WORD $0x4fb19bfd // fmul v29.4s, v31.4s, v17.s[3]
+	WORD $0x4e3dd529 // fadd v9.4s, v9.4s, v29.4s
+	WORD $0x4fb29bf8 // fmul v24.4s, v31.4s, v18.s[3]
+	WORD $0x4e38d54a // fadd v10.4s, v10.4s, v24.4s
+	WORD $0x4fb39bf9 // fmul v25.4s, v31.4s, v19.s[3]
+	WORD $0x4e39d56b // fadd v11.4s, v11.4s, v25.4s
+	WORD $0x4fb49bfa // fmul v26.4s, v31.4s, v20.s[3]
+	WORD $0x4e3ad58c // fadd v12.4s, v12.4s, v26.4s
+	WORD $0x4fb59bfb // fmul v27.4s, v31.4s, v21.s[3]
+	WORD $0x4e3bd5ad // fadd v13.4s, v13.4s, v27.4s
+	WORD $0x4fb69bfc // fmul v28.4s, v31.4s, v22.s[3]
+	WORD $0x4e3cd5ce // fadd v14.4s, v14.4s, v28.4s
+	WORD $0x4fb79bfd // fmul v29.4s, v31.4s, v23.s[3]
+	WORD $0x4e3dd5ef // fadd v15.4s, v15.4s, v29.4s
+	SUBS $1, R10
+	BNE four
+rest:
+	ANDS $3, R5, R10
+	BEQ done
+one:
+	FMOVS (R9), F24
+	FMOVS 256(R9), F25
+	FMOVS 512(R9), F26
+	FMOVS 768(R9), F27
+	FMOVS 1024(R9), F28
+	FMOVS 1280(R9), F29
+	FMOVS 1536(R9), F30
+	FMOVS 1792(R9), F31
+	ADD $4, R9
+	FLDPQ (R8), (F16, F17)
+	ADD R6, R8
+	WORD $0x4f989212 // fmul v18.4s, v16.4s, v24.s[0]
+	WORD $0x4e32d400 // fadd v0.4s, v0.4s, v18.4s
+	WORD $0x4f999213 // fmul v19.4s, v16.4s, v25.s[0]
+	WORD $0x4e33d421 // fadd v1.4s, v1.4s, v19.4s
+	WORD $0x4f9a9214 // fmul v20.4s, v16.4s, v26.s[0]
+	WORD $0x4e34d442 // fadd v2.4s, v2.4s, v20.4s
+	WORD $0x4f9b9215 // fmul v21.4s, v16.4s, v27.s[0]
+	WORD $0x4e35d463 // fadd v3.4s, v3.4s, v21.4s
+	WORD $0x4f9c9216 // fmul v22.4s, v16.4s, v28.s[0]
+	WORD $0x4e36d484 // fadd v4.4s, v4.4s, v22.4s
+	WORD $0x4f9d9217 // fmul v23.4s, v16.4s, v29.s[0]
+	WORD $0x4e37d4a5 // fadd v5.4s, v5.4s, v23.4s
+	WORD $0x4f9e9212 // fmul v18.4s, v16.4s, v30.s[0]
+	WORD $0x4e32d4c6 // fadd v6.4s, v6.4s, v18.4s
+	WORD $0x4f9f9213 // fmul v19.4s, v16.4s, v31.s[0]
+	WORD $0x4e33d4e7 // fadd v7.4s, v7.4s, v19.4s
+	WORD $0x4f989234 // fmul v20.4s, v17.4s, v24.s[0]
+	WORD $0x4e34d508 // fadd v8.4s, v8.4s, v20.4s
+	WORD $0x4f999235 // fmul v21.4s, v17.4s, v25.s[0]
+	WORD $0x4e35d529 // fadd v9.4s, v9.4s, v21.4s
+	WORD $0x4f9a9236 // fmul v22.4s, v17.4s, v26.s[0]
+	WORD $0x4e36d54a // fadd v10.4s, v10.4s, v22.4s
+	WORD $0x4f9b9237 // fmul v23.4s, v17.4s, v27.s[0]
+	WORD $0x4e37d56b // fadd v11.4s, v11.4s, v23.4s
+	WORD $0x4f9c9232 // fmul v18.4s, v17.4s, v28.s[0]
+	WORD $0x4e32d58c // fadd v12.4s, v12.4s, v18.4s
+	WORD $0x4f9d9233 // fmul v19.4s, v17.4s, v29.s[0]
+	WORD $0x4e33d5ad // fadd v13.4s, v13.4s, v19.4s
+	WORD $0x4f9e9234 // fmul v20.4s, v17.4s, v30.s[0]
+	WORD $0x4e34d5ce // fadd v14.4s, v14.4s, v20.4s
+	WORD $0x4f9f9235 // fmul v21.4s, v17.4s, v31.s[0]
+	WORD $0x4e35d5ef // fadd v15.4s, v15.4s, v21.4s
+	SUBS $1, R10
+	BNE one
+done:
+	MOVD R0, R11
+	FMOVQ (R11), F22
+	WORD $0x4e20d6d6 // fadd v22.4s, v22.4s, v0.4s
+	FMOVQ F22, (R11)
+	FMOVQ 16(R11), F23
+	WORD $0x4e28d6f7 // fadd v23.4s, v23.4s, v8.4s
+	FMOVQ F23, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F18
+	WORD $0x4e21d652 // fadd v18.4s, v18.4s, v1.4s
+	FMOVQ F18, (R11)
+	FMOVQ 16(R11), F19
+	WORD $0x4e29d673 // fadd v19.4s, v19.4s, v9.4s
+	FMOVQ F19, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F20
+	WORD $0x4e22d694 // fadd v20.4s, v20.4s, v2.4s
+	FMOVQ F20, (R11)
+	FMOVQ 16(R11), F21
+	WORD $0x4e2ad6b5 // fadd v21.4s, v21.4s, v10.4s
+	FMOVQ F21, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F16
+	WORD $0x4e23d610 // fadd v16.4s, v16.4s, v3.4s
+	FMOVQ F16, (R11)
+	FMOVQ 16(R11), F17
+	WORD $0x4e2bd631 // fadd v17.4s, v17.4s, v11.4s
+	FMOVQ F17, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F24
+	WORD $0x4e24d718 // fadd v24.4s, v24.4s, v4.4s
+	FMOVQ F24, (R11)
+	FMOVQ 16(R11), F25
+	WORD $0x4e2cd739 // fadd v25.4s, v25.4s, v12.4s
+	FMOVQ F25, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F26
+	WORD $0x4e25d75a // fadd v26.4s, v26.4s, v5.4s
+	FMOVQ F26, (R11)
+	FMOVQ 16(R11), F27
+	WORD $0x4e2dd77b // fadd v27.4s, v27.4s, v13.4s
+	FMOVQ F27, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F28
+	WORD $0x4e26d79c // fadd v28.4s, v28.4s, v6.4s
+	FMOVQ F28, (R11)
+	FMOVQ 16(R11), F29
+	WORD $0x4e2ed7bd // fadd v29.4s, v29.4s, v14.4s
+	FMOVQ F29, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F30
+	WORD $0x4e27d7de // fadd v30.4s, v30.4s, v7.4s
+	FMOVQ F30, (R11)
+	FMOVQ 16(R11), F31
+	WORD $0x4e2fd7ff // fadd v31.4s, v31.4s, v15.4s
+	FMOVQ F31, 16(R11)
+	ADD $32, R0
+	ADD $32, R3
+	SUBS $1, R4
+	BNE dims
+	RET
+
+// func mixF16x8NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
+TEXT ·mixF16x8NEON(SB), NOSPLIT, $0-48
+	MOVD out+0(FP), R0
+	MOVD ostride+8(FP), R1
+	MOVD p+16(FP), R2
+	MOVD v+24(FP), R3
+	MOVD n16+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R1
+	LSL $5, R4, R6
+	LSL $1, R4
+dims:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	VMOVI $0, V4.B16
+	VMOVI $0, V5.B16
+	VMOVI $0, V6.B16
+	VMOVI $0, V7.B16
+	VMOVI $0, V8.B16
+	VMOVI $0, V9.B16
+	VMOVI $0, V10.B16
+	VMOVI $0, V11.B16
+	VMOVI $0, V12.B16
+	VMOVI $0, V13.B16
+	VMOVI $0, V14.B16
+	VMOVI $0, V15.B16
+	MOVD R3, R8
+	MOVD R2, R9
+	LSR $2, R5, R10
+	CBZ R10, rest
+four:
+	FMOVQ (R9), F16
+	FMOVQ 256(R9), F17
+	FMOVQ 512(R9), F18
+	FMOVQ 768(R9), F19
+	FMOVQ 1024(R9), F20
+	FMOVQ 1280(R9), F21
+	FMOVQ 1536(R9), F22
+	FMOVQ 1792(R9), F23
+	ADD $16, R9
+	FMOVQ (R8), F26
+	WORD $0x0e217b58 // fcvtl v24.4s, v26.4h
+	WORD $0x4e217b59 // fcvtl2 v25.4s, v26.8h
+	ADD R6, R8
+	WORD $0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD $0x4f911301 // fmla v1.4s, v24.4s, v17.s[0]
+	WORD $0x4f921302 // fmla v2.4s, v24.4s, v18.s[0]
+	WORD $0x4f931303 // fmla v3.4s, v24.4s, v19.s[0]
+	WORD $0x4f941304 // fmla v4.4s, v24.4s, v20.s[0]
+	WORD $0x4f951305 // fmla v5.4s, v24.4s, v21.s[0]
+	WORD $0x4f961306 // fmla v6.4s, v24.4s, v22.s[0]
+	WORD $0x4f971307 // fmla v7.4s, v24.4s, v23.s[0]
+	WORD $0x4f901328 // fmla v8.4s, v25.4s, v16.s[0]
+	WORD $0x4f911329 // fmla v9.4s, v25.4s, v17.s[0]
+	WORD $0x4f92132a // fmla v10.4s, v25.4s, v18.s[0]
+	WORD $0x4f93132b // fmla v11.4s, v25.4s, v19.s[0]
+	WORD $0x4f94132c // fmla v12.4s, v25.4s, v20.s[0]
+	WORD $0x4f95132d // fmla v13.4s, v25.4s, v21.s[0]
+	WORD $0x4f96132e // fmla v14.4s, v25.4s, v22.s[0]
+	WORD $0x4f97132f // fmla v15.4s, v25.4s, v23.s[0]
+	FMOVQ (R8), F29
+	WORD $0x0e217bbb // fcvtl v27.4s, v29.4h
+	WORD $0x4e217bbc // fcvtl2 v28.4s, v29.8h
+	ADD R6, R8
+	WORD $0x4fb01360 // fmla v0.4s, v27.4s, v16.s[1]
+	WORD $0x4fb11361 // fmla v1.4s, v27.4s, v17.s[1]
+	WORD $0x4fb21362 // fmla v2.4s, v27.4s, v18.s[1]
+	WORD $0x4fb31363 // fmla v3.4s, v27.4s, v19.s[1]
+	WORD $0x4fb41364 // fmla v4.4s, v27.4s, v20.s[1]
+	WORD $0x4fb51365 // fmla v5.4s, v27.4s, v21.s[1]
+	WORD $0x4fb61366 // fmla v6.4s, v27.4s, v22.s[1]
+	WORD $0x4fb71367 // fmla v7.4s, v27.4s, v23.s[1]
+	WORD $0x4fb01388 // fmla v8.4s, v28.4s, v16.s[1]
+	WORD $0x4fb11389 // fmla v9.4s, v28.4s, v17.s[1]
+	WORD $0x4fb2138a // fmla v10.4s, v28.4s, v18.s[1]
+	WORD $0x4fb3138b // fmla v11.4s, v28.4s, v19.s[1]
+	WORD $0x4fb4138c // fmla v12.4s, v28.4s, v20.s[1]
+	WORD $0x4fb5138d // fmla v13.4s, v28.4s, v21.s[1]
+	WORD $0x4fb6138e // fmla v14.4s, v28.4s, v22.s[1]
+	WORD $0x4fb7138f // fmla v15.4s, v28.4s, v23.s[1]
+	FMOVQ (R8), F26
+	WORD $0x0e217b5e // fcvtl v30.4s, v26.4h
+	WORD $0x4e217b5f // fcvtl2 v31.4s, v26.8h
+	ADD R6, R8
+	WORD $0x4f901bc0 // fmla v0.4s, v30.4s, v16.s[2]
+	WORD $0x4f911bc1 // fmla v1.4s, v30.4s, v17.s[2]
+	WORD $0x4f921bc2 // fmla v2.4s, v30.4s, v18.s[2]
+	WORD $0x4f931bc3 // fmla v3.4s, v30.4s, v19.s[2]
+	WORD $0x4f941bc4 // fmla v4.4s, v30.4s, v20.s[2]
+	WORD $0x4f951bc5 // fmla v5.4s, v30.4s, v21.s[2]
+	WORD $0x4f961bc6 // fmla v6.4s, v30.4s, v22.s[2]
+	WORD $0x4f971bc7 // fmla v7.4s, v30.4s, v23.s[2]
+	WORD $0x4f901be8 // fmla v8.4s, v31.4s, v16.s[2]
+	WORD $0x4f911be9 // fmla v9.4s, v31.4s, v17.s[2]
+	WORD $0x4f921bea // fmla v10.4s, v31.4s, v18.s[2]
+	WORD $0x4f931beb // fmla v11.4s, v31.4s, v19.s[2]
+	WORD $0x4f941bec // fmla v12.4s, v31.4s, v20.s[2]
+	WORD $0x4f951bed // fmla v13.4s, v31.4s, v21.s[2]
+	WORD $0x4f961bee // fmla v14.4s, v31.4s, v22.s[2]
+	WORD $0x4f971bef // fmla v15.4s, v31.4s, v23.s[2]
+	FMOVQ (R8), F29
+	WORD $0x0e217bb8 // fcvtl v24.4s, v29.4h
+	WORD $0x4e217bb9 // fcvtl2 v25.4s, v29.8h
+	ADD R6, R8
+	WORD $0x4fb01b00 // fmla v0.4s, v24.4s, v16.s[3]
+	WORD $0x4fb11b01 // fmla v1.4s, v24.4s, v17.s[3]
+	WORD $0x4fb21b02 // fmla v2.4s, v24.4s, v18.s[3]
+	WORD $0x4fb31b03 // fmla v3.4s, v24.4s, v19.s[3]
+	WORD $0x4fb41b04 // fmla v4.4s, v24.4s, v20.s[3]
+	WORD $0x4fb51b05 // fmla v5.4s, v24.4s, v21.s[3]
+	WORD $0x4fb61b06 // fmla v6.4s, v24.4s, v22.s[3]
+	WORD $0x4fb71b07 // fmla v7.4s, v24.4s, v23.s[3]
+	WORD $0x4fb01b28 // fmla v8.4s, v25.4s, v16.s[3]
+	WORD $0x4fb11b29 // fmla v9.4s, v25.4s, v17.s[3]
+	WORD $0x4fb21b2a // fmla v10.4s, v25.4s, v18.s[3]
+	WORD $0x4fb31b2b // fmla v11.4s, v25.4s, v19.s[3]
+	WORD $0x4fb41b2c // fmla v12.4s, v25.4s, v20.s[3]
+	WORD $0x4fb51b2d // fmla v13.4s, v25.4s, v21.s[3]
+	WORD $0x4fb61b2e // fmla v14.4s, v25.4s, v22.s[3]
+	WORD $0x4fb71b2f // fmla v15.4s, v25.4s, v23.s[3]
+	SUBS $1, R10
+	BNE four
+rest:
+	ANDS $3, R5, R10
+	BEQ done
+one:
+	FMOVS (R9), F27
+	FMOVS 256(R9), F28
+	FMOVS 512(R9), F26
+	FMOVS 768(R9), F30
+	FMOVS 1024(R9), F31
+	FMOVS 1280(R9), F29
+	FMOVS 1536(R9), F24
+	FMOVS 1792(R9), F25
+	ADD $4, R9
+	FMOVQ (R8), F18
+	WORD $0x0e217a50 // fcvtl v16.4s, v18.4h
+	WORD $0x4e217a51 // fcvtl2 v17.4s, v18.8h
+	ADD R6, R8
+	WORD $0x4f9b1200 // fmla v0.4s, v16.4s, v27.s[0]
+	WORD $0x4f9c1201 // fmla v1.4s, v16.4s, v28.s[0]
+	WORD $0x4f9a1202 // fmla v2.4s, v16.4s, v26.s[0]
+	WORD $0x4f9e1203 // fmla v3.4s, v16.4s, v30.s[0]
+	WORD $0x4f9f1204 // fmla v4.4s, v16.4s, v31.s[0]
+	WORD $0x4f9d1205 // fmla v5.4s, v16.4s, v29.s[0]
+	WORD $0x4f981206 // fmla v6.4s, v16.4s, v24.s[0]
+	WORD $0x4f991207 // fmla v7.4s, v16.4s, v25.s[0]
+	WORD $0x4f9b1228 // fmla v8.4s, v17.4s, v27.s[0]
+	WORD $0x4f9c1229 // fmla v9.4s, v17.4s, v28.s[0]
+	WORD $0x4f9a122a // fmla v10.4s, v17.4s, v26.s[0]
+	WORD $0x4f9e122b // fmla v11.4s, v17.4s, v30.s[0]
+	WORD $0x4f9f122c // fmla v12.4s, v17.4s, v31.s[0]
+	WORD $0x4f9d122d // fmla v13.4s, v17.4s, v29.s[0]
+	WORD $0x4f98122e // fmla v14.4s, v17.4s, v24.s[0]
+	WORD $0x4f99122f // fmla v15.4s, v17.4s, v25.s[0]
+	SUBS $1, R10
+	BNE one
+done:
+	MOVD R0, R11
+	FMOVQ (R11), F19
+	WORD $0x4e20d673 // fadd v19.4s, v19.4s, v0.4s
+	FMOVQ F19, (R11)
+	FMOVQ 16(R11), F20
+	WORD $0x4e28d694 // fadd v20.4s, v20.4s, v8.4s
+	FMOVQ F20, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F21
+	WORD $0x4e21d6b5 // fadd v21.4s, v21.4s, v1.4s
+	FMOVQ F21, (R11)
+	FMOVQ 16(R11), F22
+	WORD $0x4e29d6d6 // fadd v22.4s, v22.4s, v9.4s
+	FMOVQ F22, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F23
+	WORD $0x4e22d6f7 // fadd v23.4s, v23.4s, v2.4s
+	FMOVQ F23, (R11)
+	FMOVQ 16(R11), F18
+	WORD $0x4e2ad652 // fadd v18.4s, v18.4s, v10.4s
+	FMOVQ F18, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F16
+	WORD $0x4e23d610 // fadd v16.4s, v16.4s, v3.4s
+	FMOVQ F16, (R11)
+	FMOVQ 16(R11), F17
+	WORD $0x4e2bd631 // fadd v17.4s, v17.4s, v11.4s
+	FMOVQ F17, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F27
+	WORD $0x4e24d77b // fadd v27.4s, v27.4s, v4.4s
+	FMOVQ F27, (R11)
+	FMOVQ 16(R11), F28
+	WORD $0x4e2cd79c // fadd v28.4s, v28.4s, v12.4s
+	FMOVQ F28, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F26
+	WORD $0x4e25d75a // fadd v26.4s, v26.4s, v5.4s
+	FMOVQ F26, (R11)
+	FMOVQ 16(R11), F30
+	WORD $0x4e2dd7de // fadd v30.4s, v30.4s, v13.4s
+	FMOVQ F30, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F31
+	WORD $0x4e26d7ff // fadd v31.4s, v31.4s, v6.4s
+	FMOVQ F31, (R11)
+	FMOVQ 16(R11), F29
+	WORD $0x4e2ed7bd // fadd v29.4s, v29.4s, v14.4s
+	FMOVQ F29, 16(R11)
+	ADD R1, R11
+	FMOVQ (R11), F24
+	WORD $0x4e27d718 // fadd v24.4s, v24.4s, v7.4s
+	FMOVQ F24, (R11)
+	FMOVQ 16(R11), F25
+	WORD $0x4e2fd739 // fadd v25.4s, v25.4s, v15.4s
+	FMOVQ F25, 16(R11)
+	ADD $32, R0
+	ADD $16, R3
+	SUBS $1, R4
+	BNE dims
+	RET
+
 // func mmF32x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 TEXT ·mmF32x4NEON(SB), NOSPLIT, $0-48
 	MOVD dst+0(FP), R0
@@ -13195,6 +13824,598 @@ done:
 	BNE group
 	RET
 
+// func scoresF16x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+TEXT ·scoresF16x4NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD ldd+8(FP), R1
+	MOVD w+16(FP), R2
+	MOVD cols+24(FP), R3
+	MOVD ng+32(FP), R4
+	MOVD x+40(FP), R6
+	LSL $2, R1
+group:
+	MOVD $1, R19
+	MOVD R2, R12
+pass:
+	MOVD R12, R13
+	MOVD R6, R9
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	VMOVI $0, V4.B16
+	VMOVI $0, V5.B16
+	VMOVI $0, V6.B16
+	VMOVI $0, V7.B16
+	VMOVI $0, V8.B16
+	VMOVI $0, V9.B16
+	VMOVI $0, V10.B16
+	VMOVI $0, V11.B16
+	VMOVI $0, V12.B16
+	VMOVI $0, V13.B16
+	VMOVI $0, V14.B16
+	VMOVI $0, V15.B16
+	MOVD R3, R11
+column:
+	FMOVQ (R9), F16
+	FLDPQ (R13), (F21, F22)
+	WORD $0x0e217ab1 // fcvtl v17.4s, v21.4h
+	WORD $0x4e217ab2 // fcvtl2 v18.4s, v21.8h
+	WORD $0x0e217ad3 // fcvtl v19.4s, v22.4h
+	WORD $0x4e217ad4 // fcvtl2 v20.4s, v22.8h
+	WORD $0x4f901220 // fmla v0.4s, v17.4s, v16.s[0]
+	WORD $0x4fb01221 // fmla v1.4s, v17.4s, v16.s[1]
+	WORD $0x4f901a22 // fmla v2.4s, v17.4s, v16.s[2]
+	WORD $0x4fb01a23 // fmla v3.4s, v17.4s, v16.s[3]
+	WORD $0x4f901244 // fmla v4.4s, v18.4s, v16.s[0]
+	WORD $0x4fb01245 // fmla v5.4s, v18.4s, v16.s[1]
+	WORD $0x4f901a46 // fmla v6.4s, v18.4s, v16.s[2]
+	WORD $0x4fb01a47 // fmla v7.4s, v18.4s, v16.s[3]
+	WORD $0x4f901268 // fmla v8.4s, v19.4s, v16.s[0]
+	WORD $0x4fb01269 // fmla v9.4s, v19.4s, v16.s[1]
+	WORD $0x4f901a6a // fmla v10.4s, v19.4s, v16.s[2]
+	WORD $0x4fb01a6b // fmla v11.4s, v19.4s, v16.s[3]
+	WORD $0x4f90128c // fmla v12.4s, v20.4s, v16.s[0]
+	WORD $0x4fb0128d // fmla v13.4s, v20.4s, v16.s[1]
+	WORD $0x4f901a8e // fmla v14.4s, v20.4s, v16.s[2]
+	WORD $0x4fb01a8f // fmla v15.4s, v20.4s, v16.s[3]
+	ADD $32, R13
+	ADD $16, R9
+	SUBS $1, R11
+	BNE column
+done:
+	MOVD R0, R22
+	FMOVQ F0, (R22)
+	FMOVQ F4, 16(R22)
+	FMOVQ F8, 32(R22)
+	FMOVQ F12, 48(R22)
+	ADD R1, R22
+	FMOVQ F1, (R22)
+	FMOVQ F5, 16(R22)
+	FMOVQ F9, 32(R22)
+	FMOVQ F13, 48(R22)
+	ADD R1, R22
+	FMOVQ F2, (R22)
+	FMOVQ F6, 16(R22)
+	FMOVQ F10, 32(R22)
+	FMOVQ F14, 48(R22)
+	ADD R1, R22
+	FMOVQ F3, (R22)
+	FMOVQ F7, 16(R22)
+	FMOVQ F11, 32(R22)
+	FMOVQ F15, 48(R22)
+	ADD $64, R0
+	ADD $32, R12
+	SUBS $1, R19
+	BNE pass
+	SUB $0, R13, R2
+	SUBS $1, R4
+	BNE group
+	RET
+
+// func mixF32x4NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
+TEXT ·mixF32x4NEON(SB), NOSPLIT, $0-48
+	MOVD out+0(FP), R0
+	MOVD ostride+8(FP), R1
+	MOVD p+16(FP), R2
+	MOVD v+24(FP), R3
+	MOVD n16+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R1
+	LSL $6, R4, R6
+dims:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	VMOVI $0, V4.B16
+	VMOVI $0, V5.B16
+	VMOVI $0, V6.B16
+	VMOVI $0, V7.B16
+	VMOVI $0, V8.B16
+	VMOVI $0, V9.B16
+	VMOVI $0, V10.B16
+	VMOVI $0, V11.B16
+	VMOVI $0, V12.B16
+	VMOVI $0, V13.B16
+	VMOVI $0, V14.B16
+	VMOVI $0, V15.B16
+	MOVD R3, R8
+	MOVD R2, R9
+	LSR $2, R5, R10
+	CBZ R10, rest
+four:
+	FMOVQ (R9), F16
+	FMOVQ 256(R9), F17
+	FMOVQ 512(R9), F18
+	FMOVQ 768(R9), F19
+	ADD $16, R9
+	FLDPQ (R8), (F20, F21)
+	FLDPQ 32(R8), (F22, F23)
+	ADD R6, R8
+	WORD $0x4f909298 // fmul v24.4s, v20.4s, v16.s[0]
+	WORD $0x4e38d400 // fadd v0.4s, v0.4s, v24.4s
+	WORD $0x4f919299 // fmul v25.4s, v20.4s, v17.s[0]
+	WORD $0x4e39d421 // fadd v1.4s, v1.4s, v25.4s
+	WORD $0x4f92929a // fmul v26.4s, v20.4s, v18.s[0]
+	WORD $0x4e3ad442 // fadd v2.4s, v2.4s, v26.4s
+	WORD $0x4f93929b // fmul v27.4s, v20.4s, v19.s[0]
+	WORD $0x4e3bd463 // fadd v3.4s, v3.4s, v27.4s
+	WORD $0x4f9092bc // fmul v28.4s, v21.4s, v16.s[0]
+	WORD $0x4e3cd484 // fadd v4.4s, v4.4s, v28.4s
+	WORD $0x4f9192bd // fmul v29.4s, v21.4s, v17.s[0]
+	WORD $0x4e3dd4a5 // fadd v5.4s, v5.4s, v29.4s
+	WORD $0x4f9292be // fmul v30.4s, v21.4s, v18.s[0]
+	WORD $0x4e3ed4c6 // fadd v6.4s, v6.4s, v30.4s
+	WORD $0x4f9392bf // fmul v31.4s, v21.4s, v19.s[0]
+	WORD $0x4e3fd4e7 // fadd v7.4s, v7.4s, v31.4s
+	WORD $0x4f9092d8 // fmul v24.4s, v22.4s, v16.s[0]
+	WORD $0x4e38d508 // fadd v8.4s, v8.4s, v24.4s
+	WORD $0x4f9192d9 // fmul v25.4s, v22.4s, v17.s[0]
+	WORD $0x4e39d529 // fadd v9.4s, v9.4s, v25.4s
+	WORD $0x4f9292da // fmul v26.4s, v22.4s, v18.s[0]
+	WORD $0x4e3ad54a // fadd v10.4s, v10.4s, v26.4s
+	WORD $0x4f9392db // fmul v27.4s, v22.4s, v19.s[0]
+	WORD $0x4e3bd56b // fadd v11.4s, v11.4s, v27.4s
+	WORD $0x4f9092fc // fmul v28.4s, v23.4s, v16.s[0]
+	WORD $0x4e3cd58c // fadd v12.4s, v12.4s, v28.4s
+	WORD $0x4f9192fd // fmul v29.4s, v23.4s, v17.s[0]
+	WORD $0x4e3dd5ad // fadd v13.4s, v13.4s, v29.4s
+	WORD $0x4f9292fe // fmul v30.4s, v23.4s, v18.s[0]
+	WORD $0x4e3ed5ce // fadd v14.4s, v14.4s, v30.4s
+	WORD $0x4f9392ff // fmul v31.4s, v23.4s, v19.s[0]
+	WORD $0x4e3fd5ef // fadd v15.4s, v15.4s, v31.4s
+	FLDPQ (R8), (F24, F25)
+	FLDPQ 32(R8), (F26, F27)
+	ADD R6, R8
+	WORD $0x4fb0931c // fmul v28.4s, v24.4s, v16.s[1]
+	WORD $0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
+	WORD $0x4fb1931d // fmul v29.4s, v24.4s, v17.s[1]
+	WORD $0x4e3dd421 // fadd v1.4s, v1.4s, v29.4s
+	WORD $0x4fb2931e // fmul v30.4s, v24.4s, v18.s[1]
+	WORD $0x4e3ed442 // fadd v2.4s, v2.4s, v30.4s
+	WORD $0x4fb3931f // fmul v31.4s, v24.4s, v19.s[1]
+	WORD $0x4e3fd463 // fadd v3.4s, v3.4s, v31.4s
+	WORD $0x4fb09334 // fmul v20.4s, v25.4s, v16.s[1]
+	WORD $0x4e34d484 // fadd v4.4s, v4.4s, v20.4s
+	WORD $0x4fb19335 // fmul v21.4s, v25.4s, v17.s[1]
+	WORD $0x4e35d4a5 // fadd v5.4s, v5.4s, v21.4s
+	WORD $0x4fb29336 // fmul v22.4s, v25.4s, v18.s[1]
+	WORD $0x4e36d4c6 // fadd v6.4s, v6.4s, v22.4s
+	WORD $0x4fb39337 // fmul v23.4s, v25.4s, v19.s[1]
+	WORD $0x4e37d4e7 // fadd v7.4s, v7.4s, v23.4s
+	WORD $0x4fb0935c // fmul v28.4s, v26.4s, v16.s[1]
+	WORD $0x4e3cd508 // fadd v8.4s, v8.4s, v28.4s
+	WORD $0x4fb1935d // fmul v29.4s, v26.4s, v17.s[1]
+	WORD $0x4e3dd529 // fadd v9.4s, v9.4s, v29.4s
+	WORD $0x4fb2935e // fmul v30.4s, v26.4s, v18.s[1]
+	WORD $0x4e3ed54a // fadd v10.4s, v10.4s, v30.4s
+	WORD $0x4fb3935f // fmul v31.4s, v26.4s, v19.s[1]
+	WORD $0x4e3fd56b // fadd v11.4s, v11.4s, v31.4s
+	WORD $0x4fb09374 // fmul v20.4s, v27.4s, v16.s[1]
+	WORD $0x4e34d58c // fadd v12.4s, v12.4s, v20.4s
+	WORD $0x4fb19375 // fmul v21.4s, v27.4s, v17.s[1]
+	WORD $0x4e35d5ad // fadd v13.4s, v13.4s, v21.4s
+	WORD $0x4fb29376 // fmul v22.4s, v27.4s, v18.s[1]
+	WORD $0x4e36d5ce // fadd v14.4s, v14.4s, v22.4s
+	WORD $0x4fb39377 // fmul v23.4s, v27.4s, v19.s[1]
+	WORD $0x4e37d5ef // fadd v15.4s, v15.4s, v23.4s
+	FLDPQ (R8), (F28, F29)
+	FLDPQ 32(R8), (F30, F31)
+	ADD R6, R8
+	WORD $0x4f909b94 // fmul v20.4s, v28.4s, v16.s[2]
+	WORD $0x4e34d400 // fadd v0.4s, v0.4s, v20.4s
+	WORD $0x4f919b95 // fmul v21.4s, v28.4s, v17.s[2]
+	WORD $0x4e35d421 // fadd v1.4s, v1.4s, v21.4s
+	WORD $0x4f929b96 // fmul v22.4s, v28.4s, v18.s[2]
+	WORD $0x4e36d442 // fadd v2.4s, v2.4s, v22.4s
+	WORD $0x4f939b97 // fmul v23.4s, v28.4s, v19.s[2]
+	WORD $0x4e37d463 // fadd v3.4s, v3.4s, v23.4s
+	WORD $0x4f909bb8 // fmul v24.4s, v29.4s, v16.s[2]
+	WORD $0x4e38d484 // fadd v4.4s, v4.4s, v24.4s
+	WORD $0x4f919bb9 // fmul v25.4s, v29.4s, v17.s[2]
+	WORD $0x4e39d4a5 // fadd v5.4s, v5.4s, v25.4s
+	WORD $0x4f929bba // fmul v26.4s, v29.4s, v18.s[2]
+	WORD $0x4e3ad4c6 // fadd v6.4s, v6.4s, v26.4s
+	WORD $0x4f939bbb // fmul v27.4s, v29.4s, v19.s[2]
+	WORD $0x4e3bd4e7 // fadd v7.4s, v7.4s, v27.4s
+	WORD $0x4f909bd4 // fmul v20.4s, v30.4s, v16.s[2]
+	WORD $0x4e34d508 // fadd v8.4s, v8.4s, v20.4s
+	WORD $0x4f919bd5 // fmul v21.4s, v30.4s, v17.s[2]
+	WORD $0x4e35d529 // fadd v9.4s, v9.4s, v21.4s
+	WORD $0x4f929bd6 // fmul v22.4s, v30.4s, v18.s[2]
+	WORD $0x4e36d54a // fadd v10.4s, v10.4s, v22.4s
+	WORD $0x4f939bd7 // fmul v23.4s, v30.4s, v19.s[2]
+	WORD $0x4e37d56b // fadd v11.4s, v11.4s, v23.4s
+	WORD $0x4f909bf8 // fmul v24.4s, v31.4s, v16.s[2]
+	WORD $0x4e38d58c // fadd v12.4s, v12.4s, v24.4s
+	WORD $0x4f919bf9 // fmul v25.4s, v31.4s, v17.s[2]
+	WORD $0x4e39d5ad // fadd v13.4s, v13.4s, v25.4s
+	WORD $0x4f929bfa // fmul v26.4s, v31.4s, v18.s[2]
+	WORD $0x4e3ad5ce // fadd v14.4s, v14.4s, v26.4s
+	WORD $0x4f939bfb // fmul v27.4s, v31.4s, v19.s[2]
+	WORD $0x4e3bd5ef // fadd v15.4s, v15.4s, v27.4s
+	FLDPQ (R8), (F20, F21)
+	FLDPQ 32(R8), (F22, F23)
+	ADD R6, R8
+	WORD $0x4fb09a98 // fmul v24.4s, v20.4s, v16.s[3]
+	WORD $0x4e38d400 // fadd v0.4s, v0.4s, v24.4s
+	WORD $0x4fb19a99 // fmul v25.4s, v20.4s, v17.s[3]
+	WORD $0x4e39d421 // fadd v1.4s, v1.4s, v25.4s
+	WORD $0x4fb29a9a // fmul v26.4s, v20.4s, v18.s[3]
+	WORD $0x4e3ad442 // fadd v2.4s, v2.4s, v26.4s
+	WORD $0x4fb39a9b // fmul v27.4s, v20.4s, v19.s[3]
+	WORD $0x4e3bd463 // fadd v3.4s, v3.4s, v27.4s
+	WORD $0x4fb09abc // fmul v28.4s, v21.4s, v16.s[3]
+	WORD $0x4e3cd484 // fadd v4.4s, v4.4s, v28.4s
+	WORD $0x4fb19abd // fmul v29.4s, v21.4s, v17.s[3]
+	WORD $0x4e3dd4a5 // fadd v5.4s, v5.4s, v29.4s
+	WORD $0x4fb29abe // fmul v30.4s, v21.4s, v18.s[3]
+	WORD $0x4e3ed4c6 // fadd v6.4s, v6.4s, v30.4s
+	WORD $0x4fb39abf // fmul v31.4s, v21.4s, v19.s[3]
+	WORD $0x4e3fd4e7 // fadd v7.4s, v7.4s, v31.4s
+	WORD $0x4fb09ad8 // fmul v24.4s, v22.4s, v16.s[3]
+	WORD $0x4e38d508 // fadd v8.4s, v8.4s, v24.4s
+	WORD $0x4fb19ad9 // fmul v25.4s, v22.4s, v17.s[3]
+	WORD $0x4e39d529 // fadd v9.4s, v9.4s, v25.4s
+	WORD $0x4fb29ada // fmul v26.4s, v22.4s, v18.s[3]
+	WORD $0x4e3ad54a // fadd v10.4s, v10.4s, v26.4s
+	WORD $0x4fb39adb // fmul v27.4s, v22.4s, v19.s[3]
+	WORD $0x4e3bd56b // fadd v11.4s, v11.4s, v27.4s
+	WORD $0x4fb09afc // fmul v28.4s, v23.4s, v16.s[3]
+	WORD $0x4e3cd58c // fadd v12.4s, v12.4s, v28.4s
+	WORD $0x4fb19afd // fmul v29.4s, v23.4s, v17.s[3]
+	WORD $0x4e3dd5ad // fadd v13.4s, v13.4s, v29.4s
+	WORD $0x4fb29afe // fmul v30.4s, v23.4s, v18.s[3]
+	WORD $0x4e3ed5ce // fadd v14.4s, v14.4s, v30.4s
+	WORD $0x4fb39aff // fmul v31.4s, v23.4s, v19.s[3]
+	WORD $0x4e3fd5ef // fadd v15.4s, v15.4s, v31.4s
+	SUBS $1, R10
+	BNE four
+rest:
+	ANDS $3, R5, R10
+	BEQ done
+one:
+	FMOVS (R9), F24
+	FMOVS 256(R9), F25
+	FMOVS 512(R9), F26
+	FMOVS 768(R9), F27
+	ADD $4, R9
+	FLDPQ (R8), (F28, F29)
+	FLDPQ 32(R8), (F30, F31)
+	ADD R6, R8
+	WORD $0x4f989394 // fmul v20.4s, v28.4s, v24.s[0]
+	WORD $0x4e34d400 // fadd v0.4s, v0.4s, v20.4s
+	WORD $0x4f999395 // fmul v21.4s, v28.4s, v25.s[0]
+	WORD $0x4e35d421 // fadd v1.4s, v1.4s, v21.4s
+	WORD $0x4f9a9396 // fmul v22.4s, v28.4s, v26.s[0]
+	WORD $0x4e36d442 // fadd v2.4s, v2.4s, v22.4s
+	WORD $0x4f9b9397 // fmul v23.4s, v28.4s, v27.s[0]
+	WORD $0x4e37d463 // fadd v3.4s, v3.4s, v23.4s
+	WORD $0x4f9893b0 // fmul v16.4s, v29.4s, v24.s[0]
+	WORD $0x4e30d484 // fadd v4.4s, v4.4s, v16.4s
+	WORD $0x4f9993b1 // fmul v17.4s, v29.4s, v25.s[0]
+	WORD $0x4e31d4a5 // fadd v5.4s, v5.4s, v17.4s
+	WORD $0x4f9a93b2 // fmul v18.4s, v29.4s, v26.s[0]
+	WORD $0x4e32d4c6 // fadd v6.4s, v6.4s, v18.4s
+	WORD $0x4f9b93b3 // fmul v19.4s, v29.4s, v27.s[0]
+	WORD $0x4e33d4e7 // fadd v7.4s, v7.4s, v19.4s
+	WORD $0x4f9893d4 // fmul v20.4s, v30.4s, v24.s[0]
+	WORD $0x4e34d508 // fadd v8.4s, v8.4s, v20.4s
+	WORD $0x4f9993d5 // fmul v21.4s, v30.4s, v25.s[0]
+	WORD $0x4e35d529 // fadd v9.4s, v9.4s, v21.4s
+	WORD $0x4f9a93d6 // fmul v22.4s, v30.4s, v26.s[0]
+	WORD $0x4e36d54a // fadd v10.4s, v10.4s, v22.4s
+	WORD $0x4f9b93d7 // fmul v23.4s, v30.4s, v27.s[0]
+	WORD $0x4e37d56b // fadd v11.4s, v11.4s, v23.4s
+	WORD $0x4f9893f0 // fmul v16.4s, v31.4s, v24.s[0]
+	WORD $0x4e30d58c // fadd v12.4s, v12.4s, v16.4s
+	WORD $0x4f9993f1 // fmul v17.4s, v31.4s, v25.s[0]
+	WORD $0x4e31d5ad // fadd v13.4s, v13.4s, v17.4s
+	WORD $0x4f9a93f2 // fmul v18.4s, v31.4s, v26.s[0]
+	WORD $0x4e32d5ce // fadd v14.4s, v14.4s, v18.4s
+	WORD $0x4f9b93f3 // fmul v19.4s, v31.4s, v27.s[0]
+	WORD $0x4e33d5ef // fadd v15.4s, v15.4s, v19.4s
+	SUBS $1, R10
+	BNE one
+done:
+	MOVD R0, R11
+	FMOVQ (R11), F20
+	WORD $0x4e20d694 // fadd v20.4s, v20.4s, v0.4s
+	FMOVQ F20, (R11)
+	FMOVQ 16(R11), F21
+	WORD $0x4e24d6b5 // fadd v21.4s, v21.4s, v4.4s
+	FMOVQ F21, 16(R11)
+	FMOVQ 32(R11), F22
+	WORD $0x4e28d6d6 // fadd v22.4s, v22.4s, v8.4s
+	FMOVQ F22, 32(R11)
+	FMOVQ 48(R11), F23
+	WORD $0x4e2cd6f7 // fadd v23.4s, v23.4s, v12.4s
+	FMOVQ F23, 48(R11)
+	ADD R1, R11
+	FMOVQ (R11), F16
+	WORD $0x4e21d610 // fadd v16.4s, v16.4s, v1.4s
+	FMOVQ F16, (R11)
+	FMOVQ 16(R11), F17
+	WORD $0x4e25d631 // fadd v17.4s, v17.4s, v5.4s
+	FMOVQ F17, 16(R11)
+	FMOVQ 32(R11), F18
+	WORD $0x4e29d652 // fadd v18.4s, v18.4s, v9.4s
+	FMOVQ F18, 32(R11)
+	FMOVQ 48(R11), F19
+	WORD $0x4e2dd673 // fadd v19.4s, v19.4s, v13.4s
+	FMOVQ F19, 48(R11)
+	ADD R1, R11
+	FMOVQ (R11), F28
+	WORD $0x4e22d79c // fadd v28.4s, v28.4s, v2.4s
+	FMOVQ F28, (R11)
+	FMOVQ 16(R11), F29
+	WORD $0x4e26d7bd // fadd v29.4s, v29.4s, v6.4s
+	FMOVQ F29, 16(R11)
+	FMOVQ 32(R11), F30
+	WORD $0x4e2ad7de // fadd v30.4s, v30.4s, v10.4s
+	FMOVQ F30, 32(R11)
+	FMOVQ 48(R11), F31
+	WORD $0x4e2ed7ff // fadd v31.4s, v31.4s, v14.4s
+	FMOVQ F31, 48(R11)
+	ADD R1, R11
+	FMOVQ (R11), F24
+	WORD $0x4e23d718 // fadd v24.4s, v24.4s, v3.4s
+	FMOVQ F24, (R11)
+	FMOVQ 16(R11), F25
+	WORD $0x4e27d739 // fadd v25.4s, v25.4s, v7.4s
+	FMOVQ F25, 16(R11)
+	FMOVQ 32(R11), F26
+	WORD $0x4e2bd75a // fadd v26.4s, v26.4s, v11.4s
+	FMOVQ F26, 32(R11)
+	FMOVQ 48(R11), F27
+	WORD $0x4e2fd77b // fadd v27.4s, v27.4s, v15.4s
+	FMOVQ F27, 48(R11)
+	ADD $64, R0
+	ADD $64, R3
+	SUBS $1, R4
+	BNE dims
+	RET
+
+// func mixF16x4NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
+TEXT ·mixF16x4NEON(SB), NOSPLIT, $0-48
+	MOVD out+0(FP), R0
+	MOVD ostride+8(FP), R1
+	MOVD p+16(FP), R2
+	MOVD v+24(FP), R3
+	MOVD n16+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R1
+	LSL $5, R4, R6
+dims:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	VMOVI $0, V4.B16
+	VMOVI $0, V5.B16
+	VMOVI $0, V6.B16
+	VMOVI $0, V7.B16
+	VMOVI $0, V8.B16
+	VMOVI $0, V9.B16
+	VMOVI $0, V10.B16
+	VMOVI $0, V11.B16
+	VMOVI $0, V12.B16
+	VMOVI $0, V13.B16
+	VMOVI $0, V14.B16
+	VMOVI $0, V15.B16
+	MOVD R3, R8
+	MOVD R2, R9
+	LSR $2, R5, R10
+	CBZ R10, rest
+four:
+	FMOVQ (R9), F16
+	FMOVQ 256(R9), F17
+	FMOVQ 512(R9), F18
+	FMOVQ 768(R9), F19
+	ADD $16, R9
+	FLDPQ (R8), (F24, F25)
+	WORD $0x0e217b14 // fcvtl v20.4s, v24.4h
+	WORD $0x4e217b15 // fcvtl2 v21.4s, v24.8h
+	WORD $0x0e217b36 // fcvtl v22.4s, v25.4h
+	WORD $0x4e217b37 // fcvtl2 v23.4s, v25.8h
+	ADD R6, R8
+	WORD $0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD $0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	WORD $0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
+	WORD $0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
+	WORD $0x4f9012a4 // fmla v4.4s, v21.4s, v16.s[0]
+	WORD $0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
+	WORD $0x4f9212a6 // fmla v6.4s, v21.4s, v18.s[0]
+	WORD $0x4f9312a7 // fmla v7.4s, v21.4s, v19.s[0]
+	WORD $0x4f9012c8 // fmla v8.4s, v22.4s, v16.s[0]
+	WORD $0x4f9112c9 // fmla v9.4s, v22.4s, v17.s[0]
+	WORD $0x4f9212ca // fmla v10.4s, v22.4s, v18.s[0]
+	WORD $0x4f9312cb // fmla v11.4s, v22.4s, v19.s[0]
+	WORD $0x4f9012ec // fmla v12.4s, v23.4s, v16.s[0]
+	WORD $0x4f9112ed // fmla v13.4s, v23.4s, v17.s[0]
+	WORD $0x4f9212ee // fmla v14.4s, v23.4s, v18.s[0]
+	WORD $0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
+	FLDPQ (R8), (F30, F31)
+	WORD $0x0e217bda // fcvtl v26.4s, v30.4h
+	WORD $0x4e217bdb // fcvtl2 v27.4s, v30.8h
+	WORD $0x0e217bfc // fcvtl v28.4s, v31.4h
+	WORD $0x4e217bfd // fcvtl2 v29.4s, v31.8h
+	ADD R6, R8
+	WORD $0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD $0x4fb11341 // fmla v1.4s, v26.4s, v17.s[1]
+	WORD $0x4fb21342 // fmla v2.4s, v26.4s, v18.s[1]
+	WORD $0x4fb31343 // fmla v3.4s, v26.4s, v19.s[1]
+	WORD $0x4fb01364 // fmla v4.4s, v27.4s, v16.s[1]
+	WORD $0x4fb11365 // fmla v5.4s, v27.4s, v17.s[1]
+	WORD $0x4fb21366 // fmla v6.4s, v27.4s, v18.s[1]
+	WORD $0x4fb31367 // fmla v7.4s, v27.4s, v19.s[1]
+	WORD $0x4fb01388 // fmla v8.4s, v28.4s, v16.s[1]
+	WORD $0x4fb11389 // fmla v9.4s, v28.4s, v17.s[1]
+	WORD $0x4fb2138a // fmla v10.4s, v28.4s, v18.s[1]
+	WORD $0x4fb3138b // fmla v11.4s, v28.4s, v19.s[1]
+	WORD $0x4fb013ac // fmla v12.4s, v29.4s, v16.s[1]
+	WORD $0x4fb113ad // fmla v13.4s, v29.4s, v17.s[1]
+	WORD $0x4fb213ae // fmla v14.4s, v29.4s, v18.s[1]
+	WORD $0x4fb313af // fmla v15.4s, v29.4s, v19.s[1]
+	FLDPQ (R8), (F22, F23)
+	WORD $0x0e217ad8 // fcvtl v24.4s, v22.4h
+	WORD $0x4e217ad9 // fcvtl2 v25.4s, v22.8h
+	WORD $0x0e217af4 // fcvtl v20.4s, v23.4h
+	WORD $0x4e217af5 // fcvtl2 v21.4s, v23.8h
+	ADD R6, R8
+	WORD $0x4f901b00 // fmla v0.4s, v24.4s, v16.s[2]
+	WORD $0x4f911b01 // fmla v1.4s, v24.4s, v17.s[2]
+	WORD $0x4f921b02 // fmla v2.4s, v24.4s, v18.s[2]
+	WORD $0x4f931b03 // fmla v3.4s, v24.4s, v19.s[2]
+	WORD $0x4f901b24 // fmla v4.4s, v25.4s, v16.s[2]
+	WORD $0x4f911b25 // fmla v5.4s, v25.4s, v17.s[2]
+	WORD $0x4f921b26 // fmla v6.4s, v25.4s, v18.s[2]
+	WORD $0x4f931b27 // fmla v7.4s, v25.4s, v19.s[2]
+	WORD $0x4f901a88 // fmla v8.4s, v20.4s, v16.s[2]
+	WORD $0x4f911a89 // fmla v9.4s, v20.4s, v17.s[2]
+	WORD $0x4f921a8a // fmla v10.4s, v20.4s, v18.s[2]
+	WORD $0x4f931a8b // fmla v11.4s, v20.4s, v19.s[2]
+	WORD $0x4f901aac // fmla v12.4s, v21.4s, v16.s[2]
+	WORD $0x4f911aad // fmla v13.4s, v21.4s, v17.s[2]
+	WORD $0x4f921aae // fmla v14.4s, v21.4s, v18.s[2]
+	WORD $0x4f931aaf // fmla v15.4s, v21.4s, v19.s[2]
+	FLDPQ (R8), (F28, F29)
+	WORD $0x0e217b9e // fcvtl v30.4s, v28.4h
+	WORD $0x4e217b9f // fcvtl2 v31.4s, v28.8h
+	WORD $0x0e217bba // fcvtl v26.4s, v29.4h
+	WORD $0x4e217bbb // fcvtl2 v27.4s, v29.8h
+	ADD R6, R8
+	WORD $0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD $0x4fb11bc1 // fmla v1.4s, v30.4s, v17.s[3]
+	WORD $0x4fb21bc2 // fmla v2.4s, v30.4s, v18.s[3]
+	WORD $0x4fb31bc3 // fmla v3.4s, v30.4s, v19.s[3]
+	WORD $0x4fb01be4 // fmla v4.4s, v31.4s, v16.s[3]
+	WORD $0x4fb11be5 // fmla v5.4s, v31.4s, v17.s[3]
+	WORD $0x4fb21be6 // fmla v6.4s, v31.4s, v18.s[3]
+	WORD $0x4fb31be7 // fmla v7.4s, v31.4s, v19.s[3]
+	WORD $0x4fb01b48 // fmla v8.4s, v26.4s, v16.s[3]
+	WORD $0x4fb11b49 // fmla v9.4s, v26.4s, v17.s[3]
+	WORD $0x4fb21b4a // fmla v10.4s, v26.4s, v18.s[3]
+	WORD $0x4fb31b4b // fmla v11.4s, v26.4s, v19.s[3]
+	WORD $0x4fb01b6c // fmla v12.4s, v27.4s, v16.s[3]
+	WORD $0x4fb11b6d // fmla v13.4s, v27.4s, v17.s[3]
+	WORD $0x4fb21b6e // fmla v14.4s, v27.4s, v18.s[3]
+	WORD $0x4fb31b6f // fmla v15.4s, v27.4s, v19.s[3]
+	SUBS $1, R10
+	BNE four
+rest:
+	ANDS $3, R5, R10
+	BEQ done
+one:
+	FMOVS (R9), F22
+	FMOVS 256(R9), F23
+	FMOVS 512(R9), F24
+	FMOVS 768(R9), F25
+	ADD $4, R9
+	FLDPQ (R8), (F30, F31)
+	WORD $0x0e217bd4 // fcvtl v20.4s, v30.4h
+	WORD $0x4e217bd5 // fcvtl2 v21.4s, v30.8h
+	WORD $0x0e217bfc // fcvtl v28.4s, v31.4h
+	WORD $0x4e217bfd // fcvtl2 v29.4s, v31.8h
+	ADD R6, R8
+	WORD $0x4f961280 // fmla v0.4s, v20.4s, v22.s[0]
+	WORD $0x4f971281 // fmla v1.4s, v20.4s, v23.s[0]
+	WORD $0x4f981282 // fmla v2.4s, v20.4s, v24.s[0]
+	WORD $0x4f991283 // fmla v3.4s, v20.4s, v25.s[0]
+	WORD $0x4f9612a4 // fmla v4.4s, v21.4s, v22.s[0]
+	WORD $0x4f9712a5 // fmla v5.4s, v21.4s, v23.s[0]
+	WORD $0x4f9812a6 // fmla v6.4s, v21.4s, v24.s[0]
+	WORD $0x4f9912a7 // fmla v7.4s, v21.4s, v25.s[0]
+	WORD $0x4f961388 // fmla v8.4s, v28.4s, v22.s[0]
+	WORD $0x4f971389 // fmla v9.4s, v28.4s, v23.s[0]
+	WORD $0x4f98138a // fmla v10.4s, v28.4s, v24.s[0]
+	WORD $0x4f99138b // fmla v11.4s, v28.4s, v25.s[0]
+	WORD $0x4f9613ac // fmla v12.4s, v29.4s, v22.s[0]
+	WORD $0x4f9713ad // fmla v13.4s, v29.4s, v23.s[0]
+	WORD $0x4f9813ae // fmla v14.4s, v29.4s, v24.s[0]
+	WORD $0x4f9913af // fmla v15.4s, v29.4s, v25.s[0]
+	SUBS $1, R10
+	BNE one
+done:
+	MOVD R0, R11
+	FMOVQ (R11), F26
+	WORD $0x4e20d75a // fadd v26.4s, v26.4s, v0.4s
+	FMOVQ F26, (R11)
+	FMOVQ 16(R11), F27
+	WORD $0x4e24d77b // fadd v27.4s, v27.4s, v4.4s
+	FMOVQ F27, 16(R11)
+	FMOVQ 32(R11), F16
+	WORD $0x4e28d610 // fadd v16.4s, v16.4s, v8.4s
+	FMOVQ F16, 32(R11)
+	FMOVQ 48(R11), F17
+	WORD $0x4e2cd631 // fadd v17.4s, v17.4s, v12.4s
+	FMOVQ F17, 48(R11)
+	ADD R1, R11
+	FMOVQ (R11), F18
+	WORD $0x4e21d652 // fadd v18.4s, v18.4s, v1.4s
+	FMOVQ F18, (R11)
+	FMOVQ 16(R11), F19
+	WORD $0x4e25d673 // fadd v19.4s, v19.4s, v5.4s
+	FMOVQ F19, 16(R11)
+	FMOVQ 32(R11), F30
+	WORD $0x4e29d7de // fadd v30.4s, v30.4s, v9.4s
+	FMOVQ F30, 32(R11)
+	FMOVQ 48(R11), F31
+	WORD $0x4e2dd7ff // fadd v31.4s, v31.4s, v13.4s
+	FMOVQ F31, 48(R11)
+	ADD R1, R11
+	FMOVQ (R11), F20
+	WORD $0x4e22d694 // fadd v20.4s, v20.4s, v2.4s
+	FMOVQ F20, (R11)
+	FMOVQ 16(R11), F21
+	WORD $0x4e26d6b5 // fadd v21.4s, v21.4s, v6.4s
+	FMOVQ F21, 16(R11)
+	FMOVQ 32(R11), F28
+	WORD $0x4e2ad79c // fadd v28.4s, v28.4s, v10.4s
+	FMOVQ F28, 32(R11)
+	FMOVQ 48(R11), F29
+	WORD $0x4e2ed7bd // fadd v29.4s, v29.4s, v14.4s
+	FMOVQ F29, 48(R11)
+	ADD R1, R11
+	FMOVQ (R11), F22
+	WORD $0x4e23d6d6 // fadd v22.4s, v22.4s, v3.4s
+	FMOVQ F22, (R11)
+	FMOVQ 16(R11), F23
+	WORD $0x4e27d6f7 // fadd v23.4s, v23.4s, v7.4s
+	FMOVQ F23, 16(R11)
+	FMOVQ 32(R11), F24
+	WORD $0x4e2bd718 // fadd v24.4s, v24.4s, v11.4s
+	FMOVQ F24, 32(R11)
+	FMOVQ 48(R11), F25
+	WORD $0x4e2fd739 // fadd v25.4s, v25.4s, v15.4s
+	FMOVQ F25, 48(R11)
+	ADD $64, R0
+	ADD $32, R3
+	SUBS $1, R4
+	BNE dims
+	RET
+
 // func mmF32x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 TEXT ·mmF32x2NEON(SB), NOSPLIT, $0-48
 	MOVD dst+0(FP), R0
@@ -13240,24 +14461,24 @@ columns:
 	WORD $0x4e33d4c6 // fadd v6.4s, v6.4s, v19.4s
 	WORD $0x4fa89194 // fmul v20.4s, v12.4s, v8.s[1]
 	WORD $0x4e34d4e7 // fadd v7.4s, v7.4s, v20.4s
-	FLDPQ 64(R13), (F22, F23)
-	FLDPQ 96(R13), (F24, F25)
-	WORD $0x4f889ada // fmul v26.4s, v22.4s, v8.s[2]
-	WORD $0x4e3ad400 // fadd v0.4s, v0.4s, v26.4s
-	WORD $0x4fa89adb // fmul v27.4s, v22.4s, v8.s[3]
-	WORD $0x4e3bd421 // fadd v1.4s, v1.4s, v27.4s
-	WORD $0x4f889afc // fmul v28.4s, v23.4s, v8.s[2]
-	WORD $0x4e3cd442 // fadd v2.4s, v2.4s, v28.4s
-	WORD $0x4fa89afd // fmul v29.4s, v23.4s, v8.s[3]
-	WORD $0x4e3dd463 // fadd v3.4s, v3.4s, v29.4s
-	WORD $0x4f889b1e // fmul v30.4s, v24.4s, v8.s[2]
-	WORD $0x4e3ed484 // fadd v4.4s, v4.4s, v30.4s
-	WORD $0x4fa89b1f // fmul v31.4s, v24.4s, v8.s[3]
-	WORD $0x4e3fd4a5 // fadd v5.4s, v5.4s, v31.4s
-	WORD $0x4f889b2d // fmul v13.4s, v25.4s, v8.s[2]
-	WORD $0x4e2dd4c6 // fadd v6.4s, v6.4s, v13.4s
-	WORD $0x4fa89b2e // fmul v14.4s, v25.4s, v8.s[3]
-	WORD $0x4e2ed4e7 // fadd v7.4s, v7.4s, v14.4s
+	FLDPQ 64(R13), (F21, F22)
+	FLDPQ 96(R13), (F23, F24)
+	WORD $0x4f889ab9 // fmul v25.4s, v21.4s, v8.s[2]
+	WORD $0x4e39d400 // fadd v0.4s, v0.4s, v25.4s
+	WORD $0x4fa89aba // fmul v26.4s, v21.4s, v8.s[3]
+	WORD $0x4e3ad421 // fadd v1.4s, v1.4s, v26.4s
+	WORD $0x4f889adb // fmul v27.4s, v22.4s, v8.s[2]
+	WORD $0x4e3bd442 // fadd v2.4s, v2.4s, v27.4s
+	WORD $0x4fa89adc // fmul v28.4s, v22.4s, v8.s[3]
+	WORD $0x4e3cd463 // fadd v3.4s, v3.4s, v28.4s
+	WORD $0x4f889afd // fmul v29.4s, v23.4s, v8.s[2]
+	WORD $0x4e3dd484 // fadd v4.4s, v4.4s, v29.4s
+	WORD $0x4fa89afe // fmul v30.4s, v23.4s, v8.s[3]
+	WORD $0x4e3ed4a5 // fadd v5.4s, v5.4s, v30.4s
+	WORD $0x4f889b1f // fmul v31.4s, v24.4s, v8.s[2]
+	WORD $0x4e3fd4c6 // fadd v6.4s, v6.4s, v31.4s
+	WORD $0x4fa89b0d // fmul v13.4s, v24.4s, v8.s[3]
+	WORD $0x4e2dd4e7 // fadd v7.4s, v7.4s, v13.4s
 	ADD $128, R13
 	ADD $16, R9
 	SUBS $1, R11
@@ -13266,25 +14487,25 @@ rest:
 	ANDS $1, R3, R11
 	BEQ done
 column:
-	FMOVD (R9), F16
-	FLDPQ (R13), (F17, F18)
-	FLDPQ 32(R13), (F19, F20)
-	WORD $0x4f909235 // fmul v21.4s, v17.4s, v16.s[0]
-	WORD $0x4e35d400 // fadd v0.4s, v0.4s, v21.4s
-	WORD $0x4fb09229 // fmul v9.4s, v17.4s, v16.s[1]
-	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
-	WORD $0x4f90924a // fmul v10.4s, v18.4s, v16.s[0]
-	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
-	WORD $0x4fb0924b // fmul v11.4s, v18.4s, v16.s[1]
-	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
-	WORD $0x4f90926c // fmul v12.4s, v19.4s, v16.s[0]
-	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
-	WORD $0x4fb0927a // fmul v26.4s, v19.4s, v16.s[1]
-	WORD $0x4e3ad4a5 // fadd v5.4s, v5.4s, v26.4s
-	WORD $0x4f90929b // fmul v27.4s, v20.4s, v16.s[0]
-	WORD $0x4e3bd4c6 // fadd v6.4s, v6.4s, v27.4s
-	WORD $0x4fb0929c // fmul v28.4s, v20.4s, v16.s[1]
-	WORD $0x4e3cd4e7 // fadd v7.4s, v7.4s, v28.4s
+	FMOVD (R9), F14
+	FLDPQ (R13), (F15, F16)
+	FLDPQ 32(R13), (F17, F18)
+	WORD $0x4f8e91f3 // fmul v19.4s, v15.4s, v14.s[0]
+	WORD $0x4e33d400 // fadd v0.4s, v0.4s, v19.4s
+	WORD $0x4fae91f4 // fmul v20.4s, v15.4s, v14.s[1]
+	WORD $0x4e34d421 // fadd v1.4s, v1.4s, v20.4s
+	WORD $0x4f8e9209 // fmul v9.4s, v16.4s, v14.s[0]
+	WORD $0x4e29d442 // fadd v2.4s, v2.4s, v9.4s
+	WORD $0x4fae920a // fmul v10.4s, v16.4s, v14.s[1]
+	WORD $0x4e2ad463 // fadd v3.4s, v3.4s, v10.4s
+	WORD $0x4f8e922b // fmul v11.4s, v17.4s, v14.s[0]
+	WORD $0x4e2bd484 // fadd v4.4s, v4.4s, v11.4s
+	WORD $0x4fae922c // fmul v12.4s, v17.4s, v14.s[1]
+	WORD $0x4e2cd4a5 // fadd v5.4s, v5.4s, v12.4s
+	WORD $0x4f8e9259 // fmul v25.4s, v18.4s, v14.s[0]
+	WORD $0x4e39d4c6 // fadd v6.4s, v6.4s, v25.4s
+	WORD $0x4fae925a // fmul v26.4s, v18.4s, v14.s[1]
+	WORD $0x4e3ad4e7 // fadd v7.4s, v7.4s, v26.4s
 	ADD $64, R13
 	ADD $8, R9
 	SUBS $1, R11
@@ -13357,27 +14578,27 @@ columns:
 	WORD $0x4e35d4c6 // fadd v6.4s, v6.4s, v21.4s
 	WORD $0x4fa89196 // fmul v22.4s, v12.4s, v8.s[1]
 	WORD $0x4e36d4e7 // fadd v7.4s, v7.4s, v22.4s
-	FLDPQ 32(R13), (F28, F29)
-	WORD $0x0e217b98 // fcvtl v24.4s, v28.4h
-	WORD $0x4e217b99 // fcvtl2 v25.4s, v28.8h
-	WORD $0x0e217bba // fcvtl v26.4s, v29.4h
-	WORD $0x4e217bbb // fcvtl2 v27.4s, v29.8h
-	WORD $0x4f889b1e // fmul v30.4s, v24.4s, v8.s[2]
-	WORD $0x4e3ed400 // fadd v0.4s, v0.4s, v30.4s
-	WORD $0x4fa89b1f // fmul v31.4s, v24.4s, v8.s[3]
-	WORD $0x4e3fd421 // fadd v1.4s, v1.4s, v31.4s
-	WORD $0x4f889b2d // fmul v13.4s, v25.4s, v8.s[2]
-	WORD $0x4e2dd442 // fadd v2.4s, v2.4s, v13.4s
-	WORD $0x4fa89b2e // fmul v14.4s, v25.4s, v8.s[3]
-	WORD $0x4e2ed463 // fadd v3.4s, v3.4s, v14.4s
-	WORD $0x4f889b4f // fmul v15.4s, v26.4s, v8.s[2]
-	WORD $0x4e2fd484 // fadd v4.4s, v4.4s, v15.4s
-	WORD $0x4fa89b50 // fmul v16.4s, v26.4s, v8.s[3]
-	WORD $0x4e30d4a5 // fadd v5.4s, v5.4s, v16.4s
-	WORD $0x4f889b71 // fmul v17.4s, v27.4s, v8.s[2]
-	WORD $0x4e31d4c6 // fadd v6.4s, v6.4s, v17.4s
-	WORD $0x4fa89b72 // fmul v18.4s, v27.4s, v8.s[3]
-	WORD $0x4e32d4e7 // fadd v7.4s, v7.4s, v18.4s
+	FLDPQ 32(R13), (F27, F28)
+	WORD $0x0e217b77 // fcvtl v23.4s, v27.4h
+	WORD $0x4e217b78 // fcvtl2 v24.4s, v27.8h
+	WORD $0x0e217b99 // fcvtl v25.4s, v28.4h
+	WORD $0x4e217b9a // fcvtl2 v26.4s, v28.8h
+	WORD $0x4f889afd // fmul v29.4s, v23.4s, v8.s[2]
+	WORD $0x4e3dd400 // fadd v0.4s, v0.4s, v29.4s
+	WORD $0x4fa89afe // fmul v30.4s, v23.4s, v8.s[3]
+	WORD $0x4e3ed421 // fadd v1.4s, v1.4s, v30.4s
+	WORD $0x4f889b1f // fmul v31.4s, v24.4s, v8.s[2]
+	WORD $0x4e3fd442 // fadd v2.4s, v2.4s, v31.4s
+	WORD $0x4fa89b0d // fmul v13.4s, v24.4s, v8.s[3]
+	WORD $0x4e2dd463 // fadd v3.4s, v3.4s, v13.4s
+	WORD $0x4f889b2e // fmul v14.4s, v25.4s, v8.s[2]
+	WORD $0x4e2ed484 // fadd v4.4s, v4.4s, v14.4s
+	WORD $0x4fa89b2f // fmul v15.4s, v25.4s, v8.s[3]
+	WORD $0x4e2fd4a5 // fadd v5.4s, v5.4s, v15.4s
+	WORD $0x4f889b50 // fmul v16.4s, v26.4s, v8.s[2]
+	WORD $0x4e30d4c6 // fadd v6.4s, v6.4s, v16.4s
+	WORD $0x4fa89b51 // fmul v17.4s, v26.4s, v8.s[3]
+	WORD $0x4e31d4e7 // fadd v7.4s, v7.4s, v17.4s
 	ADD $64, R13
 	ADD $16, R9
 	SUBS $1, R11
@@ -13386,28 +14607,28 @@ rest:
 	ANDS $1, R3, R11
 	BEQ done
 column:
-	FMOVD (R9), F20
-	FLDPQ (R13), (F10, F11)
+	FMOVD (R9), F18
+	FLDPQ (R13), (F9, F10)
+	WORD $0x0e217933 // fcvtl v19.4s, v9.4h
+	WORD $0x4e217934 // fcvtl2 v20.4s, v9.8h
 	WORD $0x0e217955 // fcvtl v21.4s, v10.4h
 	WORD $0x4e217956 // fcvtl2 v22.4s, v10.8h
-	WORD $0x0e217977 // fcvtl v23.4s, v11.4h
-	WORD $0x4e217969 // fcvtl2 v9.4s, v11.8h
-	WORD $0x4f9492ac // fmul v12.4s, v21.4s, v20.s[0]
-	WORD $0x4e2cd400 // fadd v0.4s, v0.4s, v12.4s
-	WORD $0x4fb492bc // fmul v28.4s, v21.4s, v20.s[1]
-	WORD $0x4e3cd421 // fadd v1.4s, v1.4s, v28.4s
-	WORD $0x4f9492dd // fmul v29.4s, v22.4s, v20.s[0]
-	WORD $0x4e3dd442 // fadd v2.4s, v2.4s, v29.4s
-	WORD $0x4fb492de // fmul v30.4s, v22.4s, v20.s[1]
-	WORD $0x4e3ed463 // fadd v3.4s, v3.4s, v30.4s
-	WORD $0x4f9492ff // fmul v31.4s, v23.4s, v20.s[0]
-	WORD $0x4e3fd484 // fadd v4.4s, v4.4s, v31.4s
-	WORD $0x4fb492ed // fmul v13.4s, v23.4s, v20.s[1]
-	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
-	WORD $0x4f94912e // fmul v14.4s, v9.4s, v20.s[0]
-	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
-	WORD $0x4fb4912f // fmul v15.4s, v9.4s, v20.s[1]
-	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	WORD $0x4f92926b // fmul v11.4s, v19.4s, v18.s[0]
+	WORD $0x4e2bd400 // fadd v0.4s, v0.4s, v11.4s
+	WORD $0x4fb2926c // fmul v12.4s, v19.4s, v18.s[1]
+	WORD $0x4e2cd421 // fadd v1.4s, v1.4s, v12.4s
+	WORD $0x4f92929b // fmul v27.4s, v20.4s, v18.s[0]
+	WORD $0x4e3bd442 // fadd v2.4s, v2.4s, v27.4s
+	WORD $0x4fb2929c // fmul v28.4s, v20.4s, v18.s[1]
+	WORD $0x4e3cd463 // fadd v3.4s, v3.4s, v28.4s
+	WORD $0x4f9292bd // fmul v29.4s, v21.4s, v18.s[0]
+	WORD $0x4e3dd484 // fadd v4.4s, v4.4s, v29.4s
+	WORD $0x4fb292be // fmul v30.4s, v21.4s, v18.s[1]
+	WORD $0x4e3ed4a5 // fadd v5.4s, v5.4s, v30.4s
+	WORD $0x4f9292df // fmul v31.4s, v22.4s, v18.s[0]
+	WORD $0x4e3fd4c6 // fadd v6.4s, v6.4s, v31.4s
+	WORD $0x4fb292cd // fmul v13.4s, v22.4s, v18.s[1]
+	WORD $0x4e2dd4e7 // fadd v7.4s, v7.4s, v13.4s
 	ADD $32, R13
 	ADD $8, R9
 	SUBS $1, R11
@@ -13480,27 +14701,27 @@ columns:
 	WORD $0x4e35d4c6 // fadd v6.4s, v6.4s, v21.4s
 	WORD $0x4fa89196 // fmul v22.4s, v12.4s, v8.s[1]
 	WORD $0x4e36d4e7 // fadd v7.4s, v7.4s, v22.4s
-	FLDPQ 32(R13), (F28, F29)
-	WORD $0x2e613b98 // shll v24.4s, v28.4h, #16
-	WORD $0x6e613b99 // shll2 v25.4s, v28.8h, #16
-	WORD $0x2e613bba // shll v26.4s, v29.4h, #16
-	WORD $0x6e613bbb // shll2 v27.4s, v29.8h, #16
-	WORD $0x4f889b1e // fmul v30.4s, v24.4s, v8.s[2]
-	WORD $0x4e3ed400 // fadd v0.4s, v0.4s, v30.4s
-	WORD $0x4fa89b1f // fmul v31.4s, v24.4s, v8.s[3]
-	WORD $0x4e3fd421 // fadd v1.4s, v1.4s, v31.4s
-	WORD $0x4f889b2d // fmul v13.4s, v25.4s, v8.s[2]
-	WORD $0x4e2dd442 // fadd v2.4s, v2.4s, v13.4s
-	WORD $0x4fa89b2e // fmul v14.4s, v25.4s, v8.s[3]
-	WORD $0x4e2ed463 // fadd v3.4s, v3.4s, v14.4s
-	WORD $0x4f889b4f // fmul v15.4s, v26.4s, v8.s[2]
-	WORD $0x4e2fd484 // fadd v4.4s, v4.4s, v15.4s
-	WORD $0x4fa89b50 // fmul v16.4s, v26.4s, v8.s[3]
-	WORD $0x4e30d4a5 // fadd v5.4s, v5.4s, v16.4s
-	WORD $0x4f889b71 // fmul v17.4s, v27.4s, v8.s[2]
-	WORD $0x4e31d4c6 // fadd v6.4s, v6.4s, v17.4s
-	WORD $0x4fa89b72 // fmul v18.4s, v27.4s, v8.s[3]
-	WORD $0x4e32d4e7 // fadd v7.4s, v7.4s, v18.4s
+	FLDPQ 32(R13), (F27, F28)
+	WORD $0x2e613b77 // shll v23.4s, v27.4h, #16
+	WORD $0x6e613b78 // shll2 v24.4s, v27.8h, #16
+	WORD $0x2e613b99 // shll v25.4s, v28.4h, #16
+	WORD $0x6e613b9a // shll2 v26.4s, v28.8h, #16
+	WORD $0x4f889afd // fmul v29.4s, v23.4s, v8.s[2]
+	WORD $0x4e3dd400 // fadd v0.4s, v0.4s, v29.4s
+	WORD $0x4fa89afe // fmul v30.4s, v23.4s, v8.s[3]
+	WORD $0x4e3ed421 // fadd v1.4s, v1.4s, v30.4s
+	WORD $0x4f889b1f // fmul v31.4s, v24.4s, v8.s[2]
+	WORD $0x4e3fd442 // fadd v2.4s, v2.4s, v31.4s
+	WORD $0x4fa89b0d // fmul v13.4s, v24.4s, v8.s[3]
+	WORD $0x4e2dd463 // fadd v3.4s, v3.4s, v13.4s
+	WORD $0x4f889b2e // fmul v14.4s, v25.4s, v8.s[2]
+	WORD $0x4e2ed484 // fadd v4.4s, v4.4s, v14.4s
+	WORD $0x4fa89b2f // fmul v15.4s, v25.4s, v8.s[3]
+	WORD $0x4e2fd4a5 // fadd v5.4s, v5.4s, v15.4s
+	WORD $0x4f889b50 // fmul v16.4s, v26.4s, v8.s[2]
+	WORD $0x4e30d4c6 // fadd v6.4s, v6.4s, v16.4s
+	WORD $0x4fa89b51 // fmul v17.4s, v26.4s, v8.s[3]
+	WORD $0x4e31d4e7 // fadd v7.4s, v7.4s, v17.4s
 	ADD $64, R13
 	ADD $16, R9
 	SUBS $1, R11
@@ -13509,28 +14730,28 @@ rest:
 	ANDS $1, R3, R11
 	BEQ done
 column:
-	FMOVD (R9), F20
-	FLDPQ (R13), (F10, F11)
+	FMOVD (R9), F18
+	FLDPQ (R13), (F9, F10)
+	WORD $0x2e613933 // shll v19.4s, v9.4h, #16
+	WORD $0x6e613934 // shll2 v20.4s, v9.8h, #16
 	WORD $0x2e613955 // shll v21.4s, v10.4h, #16
 	WORD $0x6e613956 // shll2 v22.4s, v10.8h, #16
-	WORD $0x2e613977 // shll v23.4s, v11.4h, #16
-	WORD $0x6e613969 // shll2 v9.4s, v11.8h, #16
-	WORD $0x4f9492ac // fmul v12.4s, v21.4s, v20.s[0]
-	WORD $0x4e2cd400 // fadd v0.4s, v0.4s, v12.4s
-	WORD $0x4fb492bc // fmul v28.4s, v21.4s, v20.s[1]
-	WORD $0x4e3cd421 // fadd v1.4s, v1.4s, v28.4s
-	WORD $0x4f9492dd // fmul v29.4s, v22.4s, v20.s[0]
-	WORD $0x4e3dd442 // fadd v2.4s, v2.4s, v29.4s
-	WORD $0x4fb492de // fmul v30.4s, v22.4s, v20.s[1]
-	WORD $0x4e3ed463 // fadd v3.4s, v3.4s, v30.4s
-	WORD $0x4f9492ff // fmul v31.4s, v23.4s, v20.s[0]
-	WORD $0x4e3fd484 // fadd v4.4s, v4.4s, v31.4s
-	WORD $0x4fb492ed // fmul v13.4s, v23.4s, v20.s[1]
-	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
-	WORD $0x4f94912e // fmul v14.4s, v9.4s, v20.s[0]
-	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
-	WORD $0x4fb4912f // fmul v15.4s, v9.4s, v20.s[1]
-	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	WORD $0x4f92926b // fmul v11.4s, v19.4s, v18.s[0]
+	WORD $0x4e2bd400 // fadd v0.4s, v0.4s, v11.4s
+	WORD $0x4fb2926c // fmul v12.4s, v19.4s, v18.s[1]
+	WORD $0x4e2cd421 // fadd v1.4s, v1.4s, v12.4s
+	WORD $0x4f92929b // fmul v27.4s, v20.4s, v18.s[0]
+	WORD $0x4e3bd442 // fadd v2.4s, v2.4s, v27.4s
+	WORD $0x4fb2929c // fmul v28.4s, v20.4s, v18.s[1]
+	WORD $0x4e3cd463 // fadd v3.4s, v3.4s, v28.4s
+	WORD $0x4f9292bd // fmul v29.4s, v21.4s, v18.s[0]
+	WORD $0x4e3dd484 // fadd v4.4s, v4.4s, v29.4s
+	WORD $0x4fb292be // fmul v30.4s, v21.4s, v18.s[1]
+	WORD $0x4e3ed4a5 // fadd v5.4s, v5.4s, v30.4s
+	WORD $0x4f9292df // fmul v31.4s, v22.4s, v18.s[0]
+	WORD $0x4e3fd4c6 // fadd v6.4s, v6.4s, v31.4s
+	WORD $0x4fb292cd // fmul v13.4s, v22.4s, v18.s[1]
+	WORD $0x4e2dd4e7 // fadd v7.4s, v7.4s, v13.4s
 	ADD $32, R13
 	ADD $8, R9
 	SUBS $1, R11
@@ -13553,6 +14774,412 @@ done:
 	SUB $0, R13, R2
 	SUBS $1, R4
 	BNE group
+	RET
+
+// func scoresF16x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+TEXT ·scoresF16x2NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD ldd+8(FP), R1
+	MOVD w+16(FP), R2
+	MOVD cols+24(FP), R3
+	MOVD ng+32(FP), R4
+	MOVD x+40(FP), R6
+	LSL $2, R1
+group:
+	MOVD $1, R19
+	MOVD R2, R12
+pass:
+	MOVD R12, R13
+	MOVD R6, R9
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	VMOVI $0, V4.B16
+	VMOVI $0, V5.B16
+	VMOVI $0, V6.B16
+	VMOVI $0, V7.B16
+	LSR $1, R3, R11
+	CBZ R11, rest
+columns:
+	FMOVQ (R9), F8
+	FLDPQ (R13), (F13, F14)
+	WORD $0x0e2179a9 // fcvtl v9.4s, v13.4h
+	WORD $0x4e2179aa // fcvtl2 v10.4s, v13.8h
+	WORD $0x0e2179cb // fcvtl v11.4s, v14.4h
+	WORD $0x4e2179cc // fcvtl2 v12.4s, v14.8h
+	WORD $0x4f881120 // fmla v0.4s, v9.4s, v8.s[0]
+	WORD $0x4fa81121 // fmla v1.4s, v9.4s, v8.s[1]
+	WORD $0x4f881142 // fmla v2.4s, v10.4s, v8.s[0]
+	WORD $0x4fa81143 // fmla v3.4s, v10.4s, v8.s[1]
+	WORD $0x4f881164 // fmla v4.4s, v11.4s, v8.s[0]
+	WORD $0x4fa81165 // fmla v5.4s, v11.4s, v8.s[1]
+	WORD $0x4f881186 // fmla v6.4s, v12.4s, v8.s[0]
+	WORD $0x4fa81187 // fmla v7.4s, v12.4s, v8.s[1]
+	FLDPQ 32(R13), (F19, F20)
+	WORD $0x0e217a6f // fcvtl v15.4s, v19.4h
+	WORD $0x4e217a70 // fcvtl2 v16.4s, v19.8h
+	WORD $0x0e217a91 // fcvtl v17.4s, v20.4h
+	WORD $0x4e217a92 // fcvtl2 v18.4s, v20.8h
+	WORD $0x4f8819e0 // fmla v0.4s, v15.4s, v8.s[2]
+	WORD $0x4fa819e1 // fmla v1.4s, v15.4s, v8.s[3]
+	WORD $0x4f881a02 // fmla v2.4s, v16.4s, v8.s[2]
+	WORD $0x4fa81a03 // fmla v3.4s, v16.4s, v8.s[3]
+	WORD $0x4f881a24 // fmla v4.4s, v17.4s, v8.s[2]
+	WORD $0x4fa81a25 // fmla v5.4s, v17.4s, v8.s[3]
+	WORD $0x4f881a46 // fmla v6.4s, v18.4s, v8.s[2]
+	WORD $0x4fa81a47 // fmla v7.4s, v18.4s, v8.s[3]
+	ADD $64, R13
+	ADD $16, R9
+	SUBS $1, R11
+	BNE columns
+rest:
+	ANDS $1, R3, R11
+	BEQ done
+column:
+	FMOVD (R9), F21
+	FLDPQ (R13), (F26, F27)
+	WORD $0x0e217b56 // fcvtl v22.4s, v26.4h
+	WORD $0x4e217b57 // fcvtl2 v23.4s, v26.8h
+	WORD $0x0e217b78 // fcvtl v24.4s, v27.4h
+	WORD $0x4e217b79 // fcvtl2 v25.4s, v27.8h
+	WORD $0x4f9512c0 // fmla v0.4s, v22.4s, v21.s[0]
+	WORD $0x4fb512c1 // fmla v1.4s, v22.4s, v21.s[1]
+	WORD $0x4f9512e2 // fmla v2.4s, v23.4s, v21.s[0]
+	WORD $0x4fb512e3 // fmla v3.4s, v23.4s, v21.s[1]
+	WORD $0x4f951304 // fmla v4.4s, v24.4s, v21.s[0]
+	WORD $0x4fb51305 // fmla v5.4s, v24.4s, v21.s[1]
+	WORD $0x4f951326 // fmla v6.4s, v25.4s, v21.s[0]
+	WORD $0x4fb51327 // fmla v7.4s, v25.4s, v21.s[1]
+	ADD $32, R13
+	ADD $8, R9
+	SUBS $1, R11
+	BNE column
+done:
+	MOVD R0, R22
+	FMOVQ F0, (R22)
+	FMOVQ F2, 16(R22)
+	FMOVQ F4, 32(R22)
+	FMOVQ F6, 48(R22)
+	ADD R1, R22
+	FMOVQ F1, (R22)
+	FMOVQ F3, 16(R22)
+	FMOVQ F5, 32(R22)
+	FMOVQ F7, 48(R22)
+	ADD $64, R0
+	ADD $32, R12
+	SUBS $1, R19
+	BNE pass
+	SUB $0, R13, R2
+	SUBS $1, R4
+	BNE group
+	RET
+
+// func mixF32x2NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
+TEXT ·mixF32x2NEON(SB), NOSPLIT, $0-48
+	MOVD out+0(FP), R0
+	MOVD ostride+8(FP), R1
+	MOVD p+16(FP), R2
+	MOVD v+24(FP), R3
+	MOVD n16+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R1
+	LSL $6, R4, R6
+dims:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	VMOVI $0, V4.B16
+	VMOVI $0, V5.B16
+	VMOVI $0, V6.B16
+	VMOVI $0, V7.B16
+	MOVD R3, R8
+	MOVD R2, R9
+	LSR $2, R5, R10
+	CBZ R10, rest
+four:
+	FMOVQ (R9), F8
+	FMOVQ 256(R9), F9
+	ADD $16, R9
+	FLDPQ (R8), (F10, F11)
+	FLDPQ 32(R8), (F12, F13)
+	ADD R6, R8
+	WORD $0x4f88914e // fmul v14.4s, v10.4s, v8.s[0]
+	WORD $0x4e2ed400 // fadd v0.4s, v0.4s, v14.4s
+	WORD $0x4f89914f // fmul v15.4s, v10.4s, v9.s[0]
+	WORD $0x4e2fd421 // fadd v1.4s, v1.4s, v15.4s
+	WORD $0x4f889170 // fmul v16.4s, v11.4s, v8.s[0]
+	WORD $0x4e30d442 // fadd v2.4s, v2.4s, v16.4s
+	WORD $0x4f899171 // fmul v17.4s, v11.4s, v9.s[0]
+	WORD $0x4e31d463 // fadd v3.4s, v3.4s, v17.4s
+	WORD $0x4f889192 // fmul v18.4s, v12.4s, v8.s[0]
+	WORD $0x4e32d484 // fadd v4.4s, v4.4s, v18.4s
+	WORD $0x4f899193 // fmul v19.4s, v12.4s, v9.s[0]
+	WORD $0x4e33d4a5 // fadd v5.4s, v5.4s, v19.4s
+	WORD $0x4f8891b4 // fmul v20.4s, v13.4s, v8.s[0]
+	WORD $0x4e34d4c6 // fadd v6.4s, v6.4s, v20.4s
+	WORD $0x4f8991b5 // fmul v21.4s, v13.4s, v9.s[0]
+	WORD $0x4e35d4e7 // fadd v7.4s, v7.4s, v21.4s
+	FLDPQ (R8), (F22, F23)
+	FLDPQ 32(R8), (F24, F25)
+	ADD R6, R8
+	WORD $0x4fa892da // fmul v26.4s, v22.4s, v8.s[1]
+	WORD $0x4e3ad400 // fadd v0.4s, v0.4s, v26.4s
+	WORD $0x4fa992db // fmul v27.4s, v22.4s, v9.s[1]
+	WORD $0x4e3bd421 // fadd v1.4s, v1.4s, v27.4s
+	WORD $0x4fa892fc // fmul v28.4s, v23.4s, v8.s[1]
+	WORD $0x4e3cd442 // fadd v2.4s, v2.4s, v28.4s
+	WORD $0x4fa992fd // fmul v29.4s, v23.4s, v9.s[1]
+	WORD $0x4e3dd463 // fadd v3.4s, v3.4s, v29.4s
+	WORD $0x4fa8931e // fmul v30.4s, v24.4s, v8.s[1]
+	WORD $0x4e3ed484 // fadd v4.4s, v4.4s, v30.4s
+	WORD $0x4fa9931f // fmul v31.4s, v24.4s, v9.s[1]
+	WORD $0x4e3fd4a5 // fadd v5.4s, v5.4s, v31.4s
+	WORD $0x4fa8932e // fmul v14.4s, v25.4s, v8.s[1]
+	WORD $0x4e2ed4c6 // fadd v6.4s, v6.4s, v14.4s
+	WORD $0x4fa9932f // fmul v15.4s, v25.4s, v9.s[1]
+	WORD $0x4e2fd4e7 // fadd v7.4s, v7.4s, v15.4s
+	FLDPQ (R8), (F16, F17)
+	FLDPQ 32(R8), (F18, F19)
+	ADD R6, R8
+	WORD $0x4f889a14 // fmul v20.4s, v16.4s, v8.s[2]
+	WORD $0x4e34d400 // fadd v0.4s, v0.4s, v20.4s
+	WORD $0x4f899a15 // fmul v21.4s, v16.4s, v9.s[2]
+	WORD $0x4e35d421 // fadd v1.4s, v1.4s, v21.4s
+	WORD $0x4f889a2a // fmul v10.4s, v17.4s, v8.s[2]
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4f899a2b // fmul v11.4s, v17.4s, v9.s[2]
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	WORD $0x4f889a4c // fmul v12.4s, v18.4s, v8.s[2]
+	WORD $0x4e2cd484 // fadd v4.4s, v4.4s, v12.4s
+	WORD $0x4f899a4d // fmul v13.4s, v18.4s, v9.s[2]
+	WORD $0x4e2dd4a5 // fadd v5.4s, v5.4s, v13.4s
+	WORD $0x4f889a7a // fmul v26.4s, v19.4s, v8.s[2]
+	WORD $0x4e3ad4c6 // fadd v6.4s, v6.4s, v26.4s
+	WORD $0x4f899a7b // fmul v27.4s, v19.4s, v9.s[2]
+	WORD $0x4e3bd4e7 // fadd v7.4s, v7.4s, v27.4s
+	FLDPQ (R8), (F28, F29)
+	FLDPQ 32(R8), (F30, F31)
+	ADD R6, R8
+	WORD $0x4fa89b8e // fmul v14.4s, v28.4s, v8.s[3]
+	WORD $0x4e2ed400 // fadd v0.4s, v0.4s, v14.4s
+	WORD $0x4fa99b8f // fmul v15.4s, v28.4s, v9.s[3]
+	WORD $0x4e2fd421 // fadd v1.4s, v1.4s, v15.4s
+	WORD $0x4fa89bb6 // fmul v22.4s, v29.4s, v8.s[3]
+	WORD $0x4e36d442 // fadd v2.4s, v2.4s, v22.4s
+	WORD $0x4fa99bb7 // fmul v23.4s, v29.4s, v9.s[3]
+	WORD $0x4e37d463 // fadd v3.4s, v3.4s, v23.4s
+	WORD $0x4fa89bd8 // fmul v24.4s, v30.4s, v8.s[3]
+	WORD $0x4e38d484 // fadd v4.4s, v4.4s, v24.4s
+	WORD $0x4fa99bd9 // fmul v25.4s, v30.4s, v9.s[3]
+	WORD $0x4e39d4a5 // fadd v5.4s, v5.4s, v25.4s
+	WORD $0x4fa89bf4 // fmul v20.4s, v31.4s, v8.s[3]
+	WORD $0x4e34d4c6 // fadd v6.4s, v6.4s, v20.4s
+	WORD $0x4fa99bf5 // fmul v21.4s, v31.4s, v9.s[3]
+	WORD $0x4e35d4e7 // fadd v7.4s, v7.4s, v21.4s
+	SUBS $1, R10
+	BNE four
+rest:
+	ANDS $3, R5, R10
+	BEQ done
+one:
+	FMOVS (R9), F10
+	FMOVS 256(R9), F11
+	ADD $4, R9
+	FLDPQ (R8), (F12, F13)
+	FLDPQ 32(R8), (F26, F27)
+	ADD R6, R8
+	WORD $0x4f8a9190 // fmul v16.4s, v12.4s, v10.s[0]
+	WORD $0x4e30d400 // fadd v0.4s, v0.4s, v16.4s
+	WORD $0x4f8b9191 // fmul v17.4s, v12.4s, v11.s[0]
+	WORD $0x4e31d421 // fadd v1.4s, v1.4s, v17.4s
+	WORD $0x4f8a91b2 // fmul v18.4s, v13.4s, v10.s[0]
+	WORD $0x4e32d442 // fadd v2.4s, v2.4s, v18.4s
+	WORD $0x4f8b91b3 // fmul v19.4s, v13.4s, v11.s[0]
+	WORD $0x4e33d463 // fadd v3.4s, v3.4s, v19.4s
+	WORD $0x4f8a934e // fmul v14.4s, v26.4s, v10.s[0]
+	WORD $0x4e2ed484 // fadd v4.4s, v4.4s, v14.4s
+	WORD $0x4f8b934f // fmul v15.4s, v26.4s, v11.s[0]
+	WORD $0x4e2fd4a5 // fadd v5.4s, v5.4s, v15.4s
+	WORD $0x4f8a9376 // fmul v22.4s, v27.4s, v10.s[0]
+	WORD $0x4e36d4c6 // fadd v6.4s, v6.4s, v22.4s
+	WORD $0x4f8b9377 // fmul v23.4s, v27.4s, v11.s[0]
+	WORD $0x4e37d4e7 // fadd v7.4s, v7.4s, v23.4s
+	SUBS $1, R10
+	BNE one
+done:
+	MOVD R0, R11
+	FMOVQ (R11), F24
+	WORD $0x4e20d718 // fadd v24.4s, v24.4s, v0.4s
+	FMOVQ F24, (R11)
+	FMOVQ 16(R11), F25
+	WORD $0x4e22d739 // fadd v25.4s, v25.4s, v2.4s
+	FMOVQ F25, 16(R11)
+	FMOVQ 32(R11), F20
+	WORD $0x4e24d694 // fadd v20.4s, v20.4s, v4.4s
+	FMOVQ F20, 32(R11)
+	FMOVQ 48(R11), F21
+	WORD $0x4e26d6b5 // fadd v21.4s, v21.4s, v6.4s
+	FMOVQ F21, 48(R11)
+	ADD R1, R11
+	FMOVQ (R11), F28
+	WORD $0x4e21d79c // fadd v28.4s, v28.4s, v1.4s
+	FMOVQ F28, (R11)
+	FMOVQ 16(R11), F29
+	WORD $0x4e23d7bd // fadd v29.4s, v29.4s, v3.4s
+	FMOVQ F29, 16(R11)
+	FMOVQ 32(R11), F30
+	WORD $0x4e25d7de // fadd v30.4s, v30.4s, v5.4s
+	FMOVQ F30, 32(R11)
+	FMOVQ 48(R11), F31
+	WORD $0x4e27d7ff // fadd v31.4s, v31.4s, v7.4s
+	FMOVQ F31, 48(R11)
+	ADD $64, R0
+	ADD $64, R3
+	SUBS $1, R4
+	BNE dims
+	RET
+
+// func mixF16x2NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
+TEXT ·mixF16x2NEON(SB), NOSPLIT, $0-48
+	MOVD out+0(FP), R0
+	MOVD ostride+8(FP), R1
+	MOVD p+16(FP), R2
+	MOVD v+24(FP), R3
+	MOVD n16+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R1
+	LSL $5, R4, R6
+dims:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	VMOVI $0, V4.B16
+	VMOVI $0, V5.B16
+	VMOVI $0, V6.B16
+	VMOVI $0, V7.B16
+	MOVD R3, R8
+	MOVD R2, R9
+	LSR $2, R5, R10
+	CBZ R10, rest
+four:
+	FMOVQ (R9), F8
+	FMOVQ 256(R9), F9
+	ADD $16, R9
+	FLDPQ (R8), (F14, F15)
+	WORD $0x0e2179ca // fcvtl v10.4s, v14.4h
+	WORD $0x4e2179cb // fcvtl2 v11.4s, v14.8h
+	WORD $0x0e2179ec // fcvtl v12.4s, v15.4h
+	WORD $0x4e2179ed // fcvtl2 v13.4s, v15.8h
+	ADD R6, R8
+	WORD $0x4f881140 // fmla v0.4s, v10.4s, v8.s[0]
+	WORD $0x4f891141 // fmla v1.4s, v10.4s, v9.s[0]
+	WORD $0x4f881162 // fmla v2.4s, v11.4s, v8.s[0]
+	WORD $0x4f891163 // fmla v3.4s, v11.4s, v9.s[0]
+	WORD $0x4f881184 // fmla v4.4s, v12.4s, v8.s[0]
+	WORD $0x4f891185 // fmla v5.4s, v12.4s, v9.s[0]
+	WORD $0x4f8811a6 // fmla v6.4s, v13.4s, v8.s[0]
+	WORD $0x4f8911a7 // fmla v7.4s, v13.4s, v9.s[0]
+	FLDPQ (R8), (F20, F21)
+	WORD $0x0e217a90 // fcvtl v16.4s, v20.4h
+	WORD $0x4e217a91 // fcvtl2 v17.4s, v20.8h
+	WORD $0x0e217ab2 // fcvtl v18.4s, v21.4h
+	WORD $0x4e217ab3 // fcvtl2 v19.4s, v21.8h
+	ADD R6, R8
+	WORD $0x4fa81200 // fmla v0.4s, v16.4s, v8.s[1]
+	WORD $0x4fa91201 // fmla v1.4s, v16.4s, v9.s[1]
+	WORD $0x4fa81222 // fmla v2.4s, v17.4s, v8.s[1]
+	WORD $0x4fa91223 // fmla v3.4s, v17.4s, v9.s[1]
+	WORD $0x4fa81244 // fmla v4.4s, v18.4s, v8.s[1]
+	WORD $0x4fa91245 // fmla v5.4s, v18.4s, v9.s[1]
+	WORD $0x4fa81266 // fmla v6.4s, v19.4s, v8.s[1]
+	WORD $0x4fa91267 // fmla v7.4s, v19.4s, v9.s[1]
+	FLDPQ (R8), (F26, F27)
+	WORD $0x0e217b56 // fcvtl v22.4s, v26.4h
+	WORD $0x4e217b57 // fcvtl2 v23.4s, v26.8h
+	WORD $0x0e217b78 // fcvtl v24.4s, v27.4h
+	WORD $0x4e217b79 // fcvtl2 v25.4s, v27.8h
+	ADD R6, R8
+	WORD $0x4f881ac0 // fmla v0.4s, v22.4s, v8.s[2]
+	WORD $0x4f891ac1 // fmla v1.4s, v22.4s, v9.s[2]
+	WORD $0x4f881ae2 // fmla v2.4s, v23.4s, v8.s[2]
+	WORD $0x4f891ae3 // fmla v3.4s, v23.4s, v9.s[2]
+	WORD $0x4f881b04 // fmla v4.4s, v24.4s, v8.s[2]
+	WORD $0x4f891b05 // fmla v5.4s, v24.4s, v9.s[2]
+	WORD $0x4f881b26 // fmla v6.4s, v25.4s, v8.s[2]
+	WORD $0x4f891b27 // fmla v7.4s, v25.4s, v9.s[2]
+	FLDPQ (R8), (F14, F15)
+	WORD $0x0e2179dc // fcvtl v28.4s, v14.4h
+	WORD $0x4e2179dd // fcvtl2 v29.4s, v14.8h
+	WORD $0x0e2179fe // fcvtl v30.4s, v15.4h
+	WORD $0x4e2179ff // fcvtl2 v31.4s, v15.8h
+	ADD R6, R8
+	WORD $0x4fa81b80 // fmla v0.4s, v28.4s, v8.s[3]
+	WORD $0x4fa91b81 // fmla v1.4s, v28.4s, v9.s[3]
+	WORD $0x4fa81ba2 // fmla v2.4s, v29.4s, v8.s[3]
+	WORD $0x4fa91ba3 // fmla v3.4s, v29.4s, v9.s[3]
+	WORD $0x4fa81bc4 // fmla v4.4s, v30.4s, v8.s[3]
+	WORD $0x4fa91bc5 // fmla v5.4s, v30.4s, v9.s[3]
+	WORD $0x4fa81be6 // fmla v6.4s, v31.4s, v8.s[3]
+	WORD $0x4fa91be7 // fmla v7.4s, v31.4s, v9.s[3]
+	SUBS $1, R10
+	BNE four
+rest:
+	ANDS $3, R5, R10
+	BEQ done
+one:
+	FMOVS (R9), F10
+	FMOVS 256(R9), F11
+	ADD $4, R9
+	FLDPQ (R8), (F16, F17)
+	WORD $0x0e217a0c // fcvtl v12.4s, v16.4h
+	WORD $0x4e217a0d // fcvtl2 v13.4s, v16.8h
+	WORD $0x0e217a34 // fcvtl v20.4s, v17.4h
+	WORD $0x4e217a35 // fcvtl2 v21.4s, v17.8h
+	ADD R6, R8
+	WORD $0x4f8a1180 // fmla v0.4s, v12.4s, v10.s[0]
+	WORD $0x4f8b1181 // fmla v1.4s, v12.4s, v11.s[0]
+	WORD $0x4f8a11a2 // fmla v2.4s, v13.4s, v10.s[0]
+	WORD $0x4f8b11a3 // fmla v3.4s, v13.4s, v11.s[0]
+	WORD $0x4f8a1284 // fmla v4.4s, v20.4s, v10.s[0]
+	WORD $0x4f8b1285 // fmla v5.4s, v20.4s, v11.s[0]
+	WORD $0x4f8a12a6 // fmla v6.4s, v21.4s, v10.s[0]
+	WORD $0x4f8b12a7 // fmla v7.4s, v21.4s, v11.s[0]
+	SUBS $1, R10
+	BNE one
+done:
+	MOVD R0, R11
+	FMOVQ (R11), F18
+	WORD $0x4e20d652 // fadd v18.4s, v18.4s, v0.4s
+	FMOVQ F18, (R11)
+	FMOVQ 16(R11), F19
+	WORD $0x4e22d673 // fadd v19.4s, v19.4s, v2.4s
+	FMOVQ F19, 16(R11)
+	FMOVQ 32(R11), F26
+	WORD $0x4e24d75a // fadd v26.4s, v26.4s, v4.4s
+	FMOVQ F26, 32(R11)
+	FMOVQ 48(R11), F27
+	WORD $0x4e26d77b // fadd v27.4s, v27.4s, v6.4s
+	FMOVQ F27, 48(R11)
+	ADD R1, R11
+	FMOVQ (R11), F22
+	WORD $0x4e21d6d6 // fadd v22.4s, v22.4s, v1.4s
+	FMOVQ F22, (R11)
+	FMOVQ 16(R11), F23
+	WORD $0x4e23d6f7 // fadd v23.4s, v23.4s, v3.4s
+	FMOVQ F23, 16(R11)
+	FMOVQ 32(R11), F24
+	WORD $0x4e25d718 // fadd v24.4s, v24.4s, v5.4s
+	FMOVQ F24, 32(R11)
+	FMOVQ 48(R11), F25
+	WORD $0x4e27d739 // fadd v25.4s, v25.4s, v7.4s
+	FMOVQ F25, 48(R11)
+	ADD $64, R0
+	ADD $32, R3
+	SUBS $1, R4
+	BNE dims
 	RET
 
 // func mmF32x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
@@ -13588,36 +15215,36 @@ columns:
 	WORD $0x4e2bd442 // fadd v2.4s, v2.4s, v11.4s
 	WORD $0x4f84910c // fmul v12.4s, v8.4s, v4.s[0]
 	WORD $0x4e2cd463 // fadd v3.4s, v3.4s, v12.4s
-	FLDPQ 64(R13), (F14, F15)
-	FLDPQ 96(R13), (F16, F17)
+	FLDPQ 64(R13), (F13, F14)
+	FLDPQ 96(R13), (F15, F16)
+	WORD $0x4fa491b1 // fmul v17.4s, v13.4s, v4.s[1]
+	WORD $0x4e31d400 // fadd v0.4s, v0.4s, v17.4s
 	WORD $0x4fa491d2 // fmul v18.4s, v14.4s, v4.s[1]
-	WORD $0x4e32d400 // fadd v0.4s, v0.4s, v18.4s
+	WORD $0x4e32d421 // fadd v1.4s, v1.4s, v18.4s
 	WORD $0x4fa491f3 // fmul v19.4s, v15.4s, v4.s[1]
-	WORD $0x4e33d421 // fadd v1.4s, v1.4s, v19.4s
+	WORD $0x4e33d442 // fadd v2.4s, v2.4s, v19.4s
 	WORD $0x4fa49214 // fmul v20.4s, v16.4s, v4.s[1]
-	WORD $0x4e34d442 // fadd v2.4s, v2.4s, v20.4s
-	WORD $0x4fa49235 // fmul v21.4s, v17.4s, v4.s[1]
-	WORD $0x4e35d463 // fadd v3.4s, v3.4s, v21.4s
-	FLDPQ 128(R13), (F23, F24)
-	FLDPQ 160(R13), (F25, F26)
+	WORD $0x4e34d463 // fadd v3.4s, v3.4s, v20.4s
+	FLDPQ 128(R13), (F21, F22)
+	FLDPQ 160(R13), (F23, F24)
+	WORD $0x4f849ab9 // fmul v25.4s, v21.4s, v4.s[2]
+	WORD $0x4e39d400 // fadd v0.4s, v0.4s, v25.4s
+	WORD $0x4f849ada // fmul v26.4s, v22.4s, v4.s[2]
+	WORD $0x4e3ad421 // fadd v1.4s, v1.4s, v26.4s
 	WORD $0x4f849afb // fmul v27.4s, v23.4s, v4.s[2]
-	WORD $0x4e3bd400 // fadd v0.4s, v0.4s, v27.4s
+	WORD $0x4e3bd442 // fadd v2.4s, v2.4s, v27.4s
 	WORD $0x4f849b1c // fmul v28.4s, v24.4s, v4.s[2]
-	WORD $0x4e3cd421 // fadd v1.4s, v1.4s, v28.4s
-	WORD $0x4f849b3d // fmul v29.4s, v25.4s, v4.s[2]
-	WORD $0x4e3dd442 // fadd v2.4s, v2.4s, v29.4s
-	WORD $0x4f849b5e // fmul v30.4s, v26.4s, v4.s[2]
-	WORD $0x4e3ed463 // fadd v3.4s, v3.4s, v30.4s
-	FLDPQ 192(R13), (F9, F10)
-	FLDPQ 224(R13), (F11, F12)
-	WORD $0x4fa4992d // fmul v13.4s, v9.4s, v4.s[3]
-	WORD $0x4e2dd400 // fadd v0.4s, v0.4s, v13.4s
-	WORD $0x4fa49945 // fmul v5.4s, v10.4s, v4.s[3]
-	WORD $0x4e25d421 // fadd v1.4s, v1.4s, v5.4s
-	WORD $0x4fa49966 // fmul v6.4s, v11.4s, v4.s[3]
-	WORD $0x4e26d442 // fadd v2.4s, v2.4s, v6.4s
-	WORD $0x4fa49987 // fmul v7.4s, v12.4s, v4.s[3]
-	WORD $0x4e27d463 // fadd v3.4s, v3.4s, v7.4s
+	WORD $0x4e3cd463 // fadd v3.4s, v3.4s, v28.4s
+	FLDPQ 192(R13), (F29, F30)
+	FLDPQ 224(R13), (F31, F9)
+	WORD $0x4fa49baa // fmul v10.4s, v29.4s, v4.s[3]
+	WORD $0x4e2ad400 // fadd v0.4s, v0.4s, v10.4s
+	WORD $0x4fa49bcb // fmul v11.4s, v30.4s, v4.s[3]
+	WORD $0x4e2bd421 // fadd v1.4s, v1.4s, v11.4s
+	WORD $0x4fa49bec // fmul v12.4s, v31.4s, v4.s[3]
+	WORD $0x4e2cd442 // fadd v2.4s, v2.4s, v12.4s
+	WORD $0x4fa49925 // fmul v5.4s, v9.4s, v4.s[3]
+	WORD $0x4e25d463 // fadd v3.4s, v3.4s, v5.4s
 	ADD $256, R13
 	ADD $16, R9
 	SUBS $1, R11
@@ -13626,17 +15253,17 @@ rest:
 	ANDS $3, R3, R11
 	BEQ done
 column:
-	FMOVS (R9), F18
-	FLDPQ (R13), (F19, F20)
-	FLDPQ 32(R13), (F21, F22)
-	WORD $0x4f92926e // fmul v14.4s, v19.4s, v18.s[0]
-	WORD $0x4e2ed400 // fadd v0.4s, v0.4s, v14.4s
-	WORD $0x4f92928f // fmul v15.4s, v20.4s, v18.s[0]
-	WORD $0x4e2fd421 // fadd v1.4s, v1.4s, v15.4s
-	WORD $0x4f9292b0 // fmul v16.4s, v21.4s, v18.s[0]
-	WORD $0x4e30d442 // fadd v2.4s, v2.4s, v16.4s
-	WORD $0x4f9292d1 // fmul v17.4s, v22.4s, v18.s[0]
-	WORD $0x4e31d463 // fadd v3.4s, v3.4s, v17.4s
+	FMOVS (R9), F6
+	FLDPQ (R13), (F7, F8)
+	FLDPQ 32(R13), (F17, F18)
+	WORD $0x4f8690f3 // fmul v19.4s, v7.4s, v6.s[0]
+	WORD $0x4e33d400 // fadd v0.4s, v0.4s, v19.4s
+	WORD $0x4f869114 // fmul v20.4s, v8.4s, v6.s[0]
+	WORD $0x4e34d421 // fadd v1.4s, v1.4s, v20.4s
+	WORD $0x4f86922d // fmul v13.4s, v17.4s, v6.s[0]
+	WORD $0x4e2dd442 // fadd v2.4s, v2.4s, v13.4s
+	WORD $0x4f86924e // fmul v14.4s, v18.4s, v6.s[0]
+	WORD $0x4e2ed463 // fadd v3.4s, v3.4s, v14.4s
 	ADD $64, R13
 	ADD $4, R9
 	SUBS $1, R11
@@ -13692,45 +15319,45 @@ columns:
 	WORD $0x4e2dd442 // fadd v2.4s, v2.4s, v13.4s
 	WORD $0x4f84910e // fmul v14.4s, v8.4s, v4.s[0]
 	WORD $0x4e2ed463 // fadd v3.4s, v3.4s, v14.4s
-	FLDPQ 32(R13), (F20, F21)
-	WORD $0x0e217a90 // fcvtl v16.4s, v20.4h
-	WORD $0x4e217a91 // fcvtl2 v17.4s, v20.8h
-	WORD $0x0e217ab2 // fcvtl v18.4s, v21.4h
-	WORD $0x4e217ab3 // fcvtl2 v19.4s, v21.8h
-	WORD $0x4fa49216 // fmul v22.4s, v16.4s, v4.s[1]
-	WORD $0x4e36d400 // fadd v0.4s, v0.4s, v22.4s
-	WORD $0x4fa49237 // fmul v23.4s, v17.4s, v4.s[1]
-	WORD $0x4e37d421 // fadd v1.4s, v1.4s, v23.4s
-	WORD $0x4fa49258 // fmul v24.4s, v18.4s, v4.s[1]
-	WORD $0x4e38d442 // fadd v2.4s, v2.4s, v24.4s
-	WORD $0x4fa49279 // fmul v25.4s, v19.4s, v4.s[1]
-	WORD $0x4e39d463 // fadd v3.4s, v3.4s, v25.4s
-	FLDPQ 64(R13), (F31, F9)
-	WORD $0x0e217bfb // fcvtl v27.4s, v31.4h
-	WORD $0x4e217bfc // fcvtl2 v28.4s, v31.8h
-	WORD $0x0e21793d // fcvtl v29.4s, v9.4h
-	WORD $0x4e21793e // fcvtl2 v30.4s, v9.8h
-	WORD $0x4f849b6a // fmul v10.4s, v27.4s, v4.s[2]
-	WORD $0x4e2ad400 // fadd v0.4s, v0.4s, v10.4s
-	WORD $0x4f849b8b // fmul v11.4s, v28.4s, v4.s[2]
-	WORD $0x4e2bd421 // fadd v1.4s, v1.4s, v11.4s
-	WORD $0x4f849bac // fmul v12.4s, v29.4s, v4.s[2]
-	WORD $0x4e2cd442 // fadd v2.4s, v2.4s, v12.4s
-	WORD $0x4f849bcd // fmul v13.4s, v30.4s, v4.s[2]
-	WORD $0x4e2dd463 // fadd v3.4s, v3.4s, v13.4s
-	FLDPQ 96(R13), (F8, F20)
-	WORD $0x0e21790f // fcvtl v15.4s, v8.4h
-	WORD $0x4e217905 // fcvtl2 v5.4s, v8.8h
-	WORD $0x0e217a86 // fcvtl v6.4s, v20.4h
-	WORD $0x4e217a87 // fcvtl2 v7.4s, v20.8h
-	WORD $0x4fa499f5 // fmul v21.4s, v15.4s, v4.s[3]
+	FLDPQ 32(R13), (F19, F20)
+	WORD $0x0e217a6f // fcvtl v15.4s, v19.4h
+	WORD $0x4e217a70 // fcvtl2 v16.4s, v19.8h
+	WORD $0x0e217a91 // fcvtl v17.4s, v20.4h
+	WORD $0x4e217a92 // fcvtl2 v18.4s, v20.8h
+	WORD $0x4fa491f5 // fmul v21.4s, v15.4s, v4.s[1]
 	WORD $0x4e35d400 // fadd v0.4s, v0.4s, v21.4s
-	WORD $0x4fa498b6 // fmul v22.4s, v5.4s, v4.s[3]
+	WORD $0x4fa49216 // fmul v22.4s, v16.4s, v4.s[1]
 	WORD $0x4e36d421 // fadd v1.4s, v1.4s, v22.4s
-	WORD $0x4fa498d7 // fmul v23.4s, v6.4s, v4.s[3]
+	WORD $0x4fa49237 // fmul v23.4s, v17.4s, v4.s[1]
 	WORD $0x4e37d442 // fadd v2.4s, v2.4s, v23.4s
-	WORD $0x4fa498f8 // fmul v24.4s, v7.4s, v4.s[3]
+	WORD $0x4fa49258 // fmul v24.4s, v18.4s, v4.s[1]
 	WORD $0x4e38d463 // fadd v3.4s, v3.4s, v24.4s
+	FLDPQ 64(R13), (F29, F30)
+	WORD $0x0e217bb9 // fcvtl v25.4s, v29.4h
+	WORD $0x4e217bba // fcvtl2 v26.4s, v29.8h
+	WORD $0x0e217bdb // fcvtl v27.4s, v30.4h
+	WORD $0x4e217bdc // fcvtl2 v28.4s, v30.8h
+	WORD $0x4f849b3f // fmul v31.4s, v25.4s, v4.s[2]
+	WORD $0x4e3fd400 // fadd v0.4s, v0.4s, v31.4s
+	WORD $0x4f849b49 // fmul v9.4s, v26.4s, v4.s[2]
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4f849b6a // fmul v10.4s, v27.4s, v4.s[2]
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4f849b8b // fmul v11.4s, v28.4s, v4.s[2]
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	FLDPQ 96(R13), (F6, F7)
+	WORD $0x0e2178cc // fcvtl v12.4s, v6.4h
+	WORD $0x4e2178cd // fcvtl2 v13.4s, v6.8h
+	WORD $0x0e2178ee // fcvtl v14.4s, v7.4h
+	WORD $0x4e2178e5 // fcvtl2 v5.4s, v7.8h
+	WORD $0x4fa49988 // fmul v8.4s, v12.4s, v4.s[3]
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4fa499b3 // fmul v19.4s, v13.4s, v4.s[3]
+	WORD $0x4e33d421 // fadd v1.4s, v1.4s, v19.4s
+	WORD $0x4fa499d4 // fmul v20.4s, v14.4s, v4.s[3]
+	WORD $0x4e34d442 // fadd v2.4s, v2.4s, v20.4s
+	WORD $0x4fa498b5 // fmul v21.4s, v5.4s, v4.s[3]
+	WORD $0x4e35d463 // fadd v3.4s, v3.4s, v21.4s
 	ADD $128, R13
 	ADD $16, R9
 	SUBS $1, R11
@@ -13739,20 +15366,20 @@ rest:
 	ANDS $3, R3, R11
 	BEQ done
 column:
-	FMOVS (R9), F26
-	FLDPQ (R13), (F31, F9)
-	WORD $0x0e217bf0 // fcvtl v16.4s, v31.4h
-	WORD $0x4e217bf1 // fcvtl2 v17.4s, v31.8h
-	WORD $0x0e217932 // fcvtl v18.4s, v9.4h
-	WORD $0x4e217933 // fcvtl2 v19.4s, v9.8h
-	WORD $0x4f9a920a // fmul v10.4s, v16.4s, v26.s[0]
-	WORD $0x4e2ad400 // fadd v0.4s, v0.4s, v10.4s
-	WORD $0x4f9a922b // fmul v11.4s, v17.4s, v26.s[0]
-	WORD $0x4e2bd421 // fadd v1.4s, v1.4s, v11.4s
-	WORD $0x4f9a924c // fmul v12.4s, v18.4s, v26.s[0]
-	WORD $0x4e2cd442 // fadd v2.4s, v2.4s, v12.4s
-	WORD $0x4f9a926d // fmul v13.4s, v19.4s, v26.s[0]
-	WORD $0x4e2dd463 // fadd v3.4s, v3.4s, v13.4s
+	FMOVS (R9), F22
+	FLDPQ (R13), (F17, F18)
+	WORD $0x0e217a37 // fcvtl v23.4s, v17.4h
+	WORD $0x4e217a38 // fcvtl2 v24.4s, v17.8h
+	WORD $0x0e217a4f // fcvtl v15.4s, v18.4h
+	WORD $0x4e217a50 // fcvtl2 v16.4s, v18.8h
+	WORD $0x4f9692fd // fmul v29.4s, v23.4s, v22.s[0]
+	WORD $0x4e3dd400 // fadd v0.4s, v0.4s, v29.4s
+	WORD $0x4f96931e // fmul v30.4s, v24.4s, v22.s[0]
+	WORD $0x4e3ed421 // fadd v1.4s, v1.4s, v30.4s
+	WORD $0x4f9691ff // fmul v31.4s, v15.4s, v22.s[0]
+	WORD $0x4e3fd442 // fadd v2.4s, v2.4s, v31.4s
+	WORD $0x4f969209 // fmul v9.4s, v16.4s, v22.s[0]
+	WORD $0x4e29d463 // fadd v3.4s, v3.4s, v9.4s
 	ADD $32, R13
 	ADD $4, R9
 	SUBS $1, R11
@@ -13808,45 +15435,45 @@ columns:
 	WORD $0x4e2dd442 // fadd v2.4s, v2.4s, v13.4s
 	WORD $0x4f84910e // fmul v14.4s, v8.4s, v4.s[0]
 	WORD $0x4e2ed463 // fadd v3.4s, v3.4s, v14.4s
-	FLDPQ 32(R13), (F20, F21)
-	WORD $0x2e613a90 // shll v16.4s, v20.4h, #16
-	WORD $0x6e613a91 // shll2 v17.4s, v20.8h, #16
-	WORD $0x2e613ab2 // shll v18.4s, v21.4h, #16
-	WORD $0x6e613ab3 // shll2 v19.4s, v21.8h, #16
-	WORD $0x4fa49216 // fmul v22.4s, v16.4s, v4.s[1]
-	WORD $0x4e36d400 // fadd v0.4s, v0.4s, v22.4s
-	WORD $0x4fa49237 // fmul v23.4s, v17.4s, v4.s[1]
-	WORD $0x4e37d421 // fadd v1.4s, v1.4s, v23.4s
-	WORD $0x4fa49258 // fmul v24.4s, v18.4s, v4.s[1]
-	WORD $0x4e38d442 // fadd v2.4s, v2.4s, v24.4s
-	WORD $0x4fa49279 // fmul v25.4s, v19.4s, v4.s[1]
-	WORD $0x4e39d463 // fadd v3.4s, v3.4s, v25.4s
-	FLDPQ 64(R13), (F31, F9)
-	WORD $0x2e613bfb // shll v27.4s, v31.4h, #16
-	WORD $0x6e613bfc // shll2 v28.4s, v31.8h, #16
-	WORD $0x2e61393d // shll v29.4s, v9.4h, #16
-	WORD $0x6e61393e // shll2 v30.4s, v9.8h, #16
-	WORD $0x4f849b6a // fmul v10.4s, v27.4s, v4.s[2]
-	WORD $0x4e2ad400 // fadd v0.4s, v0.4s, v10.4s
-	WORD $0x4f849b8b // fmul v11.4s, v28.4s, v4.s[2]
-	WORD $0x4e2bd421 // fadd v1.4s, v1.4s, v11.4s
-	WORD $0x4f849bac // fmul v12.4s, v29.4s, v4.s[2]
-	WORD $0x4e2cd442 // fadd v2.4s, v2.4s, v12.4s
-	WORD $0x4f849bcd // fmul v13.4s, v30.4s, v4.s[2]
-	WORD $0x4e2dd463 // fadd v3.4s, v3.4s, v13.4s
-	FLDPQ 96(R13), (F8, F20)
-	WORD $0x2e61390f // shll v15.4s, v8.4h, #16
-	WORD $0x6e613905 // shll2 v5.4s, v8.8h, #16
-	WORD $0x2e613a86 // shll v6.4s, v20.4h, #16
-	WORD $0x6e613a87 // shll2 v7.4s, v20.8h, #16
-	WORD $0x4fa499f5 // fmul v21.4s, v15.4s, v4.s[3]
+	FLDPQ 32(R13), (F19, F20)
+	WORD $0x2e613a6f // shll v15.4s, v19.4h, #16
+	WORD $0x6e613a70 // shll2 v16.4s, v19.8h, #16
+	WORD $0x2e613a91 // shll v17.4s, v20.4h, #16
+	WORD $0x6e613a92 // shll2 v18.4s, v20.8h, #16
+	WORD $0x4fa491f5 // fmul v21.4s, v15.4s, v4.s[1]
 	WORD $0x4e35d400 // fadd v0.4s, v0.4s, v21.4s
-	WORD $0x4fa498b6 // fmul v22.4s, v5.4s, v4.s[3]
+	WORD $0x4fa49216 // fmul v22.4s, v16.4s, v4.s[1]
 	WORD $0x4e36d421 // fadd v1.4s, v1.4s, v22.4s
-	WORD $0x4fa498d7 // fmul v23.4s, v6.4s, v4.s[3]
+	WORD $0x4fa49237 // fmul v23.4s, v17.4s, v4.s[1]
 	WORD $0x4e37d442 // fadd v2.4s, v2.4s, v23.4s
-	WORD $0x4fa498f8 // fmul v24.4s, v7.4s, v4.s[3]
+	WORD $0x4fa49258 // fmul v24.4s, v18.4s, v4.s[1]
 	WORD $0x4e38d463 // fadd v3.4s, v3.4s, v24.4s
+	FLDPQ 64(R13), (F29, F30)
+	WORD $0x2e613bb9 // shll v25.4s, v29.4h, #16
+	WORD $0x6e613bba // shll2 v26.4s, v29.8h, #16
+	WORD $0x2e613bdb // shll v27.4s, v30.4h, #16
+	WORD $0x6e613bdc // shll2 v28.4s, v30.8h, #16
+	WORD $0x4f849b3f // fmul v31.4s, v25.4s, v4.s[2]
+	WORD $0x4e3fd400 // fadd v0.4s, v0.4s, v31.4s
+	WORD $0x4f849b49 // fmul v9.4s, v26.4s, v4.s[2]
+	WORD $0x4e29d421 // fadd v1.4s, v1.4s, v9.4s
+	WORD $0x4f849b6a // fmul v10.4s, v27.4s, v4.s[2]
+	WORD $0x4e2ad442 // fadd v2.4s, v2.4s, v10.4s
+	WORD $0x4f849b8b // fmul v11.4s, v28.4s, v4.s[2]
+	WORD $0x4e2bd463 // fadd v3.4s, v3.4s, v11.4s
+	FLDPQ 96(R13), (F6, F7)
+	WORD $0x2e6138cc // shll v12.4s, v6.4h, #16
+	WORD $0x6e6138cd // shll2 v13.4s, v6.8h, #16
+	WORD $0x2e6138ee // shll v14.4s, v7.4h, #16
+	WORD $0x6e6138e5 // shll2 v5.4s, v7.8h, #16
+	WORD $0x4fa49988 // fmul v8.4s, v12.4s, v4.s[3]
+	WORD $0x4e28d400 // fadd v0.4s, v0.4s, v8.4s
+	WORD $0x4fa499b3 // fmul v19.4s, v13.4s, v4.s[3]
+	WORD $0x4e33d421 // fadd v1.4s, v1.4s, v19.4s
+	WORD $0x4fa499d4 // fmul v20.4s, v14.4s, v4.s[3]
+	WORD $0x4e34d442 // fadd v2.4s, v2.4s, v20.4s
+	WORD $0x4fa498b5 // fmul v21.4s, v5.4s, v4.s[3]
+	WORD $0x4e35d463 // fadd v3.4s, v3.4s, v21.4s
 	ADD $128, R13
 	ADD $16, R9
 	SUBS $1, R11
@@ -13855,20 +15482,20 @@ rest:
 	ANDS $3, R3, R11
 	BEQ done
 column:
-	FMOVS (R9), F26
-	FLDPQ (R13), (F31, F9)
-	WORD $0x2e613bf0 // shll v16.4s, v31.4h, #16
-	WORD $0x6e613bf1 // shll2 v17.4s, v31.8h, #16
-	WORD $0x2e613932 // shll v18.4s, v9.4h, #16
-	WORD $0x6e613933 // shll2 v19.4s, v9.8h, #16
-	WORD $0x4f9a920a // fmul v10.4s, v16.4s, v26.s[0]
-	WORD $0x4e2ad400 // fadd v0.4s, v0.4s, v10.4s
-	WORD $0x4f9a922b // fmul v11.4s, v17.4s, v26.s[0]
-	WORD $0x4e2bd421 // fadd v1.4s, v1.4s, v11.4s
-	WORD $0x4f9a924c // fmul v12.4s, v18.4s, v26.s[0]
-	WORD $0x4e2cd442 // fadd v2.4s, v2.4s, v12.4s
-	WORD $0x4f9a926d // fmul v13.4s, v19.4s, v26.s[0]
-	WORD $0x4e2dd463 // fadd v3.4s, v3.4s, v13.4s
+	FMOVS (R9), F22
+	FLDPQ (R13), (F17, F18)
+	WORD $0x2e613a37 // shll v23.4s, v17.4h, #16
+	WORD $0x6e613a38 // shll2 v24.4s, v17.8h, #16
+	WORD $0x2e613a4f // shll v15.4s, v18.4h, #16
+	WORD $0x6e613a50 // shll2 v16.4s, v18.8h, #16
+	WORD $0x4f9692fd // fmul v29.4s, v23.4s, v22.s[0]
+	WORD $0x4e3dd400 // fadd v0.4s, v0.4s, v29.4s
+	WORD $0x4f96931e // fmul v30.4s, v24.4s, v22.s[0]
+	WORD $0x4e3ed421 // fadd v1.4s, v1.4s, v30.4s
+	WORD $0x4f9691ff // fmul v31.4s, v15.4s, v22.s[0]
+	WORD $0x4e3fd442 // fadd v2.4s, v2.4s, v31.4s
+	WORD $0x4f969209 // fmul v9.4s, v16.4s, v22.s[0]
+	WORD $0x4e29d463 // fadd v3.4s, v3.4s, v9.4s
 	ADD $32, R13
 	ADD $4, R9
 	SUBS $1, R11
@@ -13886,4 +15513,1227 @@ done:
 	SUB $0, R13, R2
 	SUBS $1, R4
 	BNE group
+	RET
+
+// func scoresF16x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+TEXT ·scoresF16x1NEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD ldd+8(FP), R1
+	MOVD w+16(FP), R2
+	MOVD cols+24(FP), R3
+	MOVD ng+32(FP), R4
+	MOVD x+40(FP), R6
+	LSL $2, R1
+group:
+	MOVD $1, R19
+	MOVD R2, R12
+pass:
+	MOVD R12, R13
+	MOVD R6, R9
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	LSR $2, R3, R11
+	CBZ R11, rest
+columns:
+	FMOVQ (R9), F4
+	FLDPQ (R13), (F9, F10)
+	WORD $0x0e217925 // fcvtl v5.4s, v9.4h
+	WORD $0x4e217926 // fcvtl2 v6.4s, v9.8h
+	WORD $0x0e217947 // fcvtl v7.4s, v10.4h
+	WORD $0x4e217948 // fcvtl2 v8.4s, v10.8h
+	WORD $0x4f8410a0 // fmla v0.4s, v5.4s, v4.s[0]
+	WORD $0x4f8410c1 // fmla v1.4s, v6.4s, v4.s[0]
+	WORD $0x4f8410e2 // fmla v2.4s, v7.4s, v4.s[0]
+	WORD $0x4f841103 // fmla v3.4s, v8.4s, v4.s[0]
+	FLDPQ 32(R13), (F15, F16)
+	WORD $0x0e2179eb // fcvtl v11.4s, v15.4h
+	WORD $0x4e2179ec // fcvtl2 v12.4s, v15.8h
+	WORD $0x0e217a0d // fcvtl v13.4s, v16.4h
+	WORD $0x4e217a0e // fcvtl2 v14.4s, v16.8h
+	WORD $0x4fa41160 // fmla v0.4s, v11.4s, v4.s[1]
+	WORD $0x4fa41181 // fmla v1.4s, v12.4s, v4.s[1]
+	WORD $0x4fa411a2 // fmla v2.4s, v13.4s, v4.s[1]
+	WORD $0x4fa411c3 // fmla v3.4s, v14.4s, v4.s[1]
+	FLDPQ 64(R13), (F21, F22)
+	WORD $0x0e217ab1 // fcvtl v17.4s, v21.4h
+	WORD $0x4e217ab2 // fcvtl2 v18.4s, v21.8h
+	WORD $0x0e217ad3 // fcvtl v19.4s, v22.4h
+	WORD $0x4e217ad4 // fcvtl2 v20.4s, v22.8h
+	WORD $0x4f841a20 // fmla v0.4s, v17.4s, v4.s[2]
+	WORD $0x4f841a41 // fmla v1.4s, v18.4s, v4.s[2]
+	WORD $0x4f841a62 // fmla v2.4s, v19.4s, v4.s[2]
+	WORD $0x4f841a83 // fmla v3.4s, v20.4s, v4.s[2]
+	FLDPQ 96(R13), (F27, F28)
+	WORD $0x0e217b77 // fcvtl v23.4s, v27.4h
+	WORD $0x4e217b78 // fcvtl2 v24.4s, v27.8h
+	WORD $0x0e217b99 // fcvtl v25.4s, v28.4h
+	WORD $0x4e217b9a // fcvtl2 v26.4s, v28.8h
+	WORD $0x4fa41ae0 // fmla v0.4s, v23.4s, v4.s[3]
+	WORD $0x4fa41b01 // fmla v1.4s, v24.4s, v4.s[3]
+	WORD $0x4fa41b22 // fmla v2.4s, v25.4s, v4.s[3]
+	WORD $0x4fa41b43 // fmla v3.4s, v26.4s, v4.s[3]
+	ADD $128, R13
+	ADD $16, R9
+	SUBS $1, R11
+	BNE columns
+rest:
+	ANDS $3, R3, R11
+	BEQ done
+column:
+	FMOVS (R9), F29
+	FLDPQ (R13), (F5, F6)
+	WORD $0x0e2178be // fcvtl v30.4s, v5.4h
+	WORD $0x4e2178bf // fcvtl2 v31.4s, v5.8h
+	WORD $0x0e2178c9 // fcvtl v9.4s, v6.4h
+	WORD $0x4e2178ca // fcvtl2 v10.4s, v6.8h
+	WORD $0x4f9d13c0 // fmla v0.4s, v30.4s, v29.s[0]
+	WORD $0x4f9d13e1 // fmla v1.4s, v31.4s, v29.s[0]
+	WORD $0x4f9d1122 // fmla v2.4s, v9.4s, v29.s[0]
+	WORD $0x4f9d1143 // fmla v3.4s, v10.4s, v29.s[0]
+	ADD $32, R13
+	ADD $4, R9
+	SUBS $1, R11
+	BNE column
+done:
+	MOVD R0, R22
+	FMOVQ F0, (R22)
+	FMOVQ F1, 16(R22)
+	FMOVQ F2, 32(R22)
+	FMOVQ F3, 48(R22)
+	ADD $64, R0
+	ADD $32, R12
+	SUBS $1, R19
+	BNE pass
+	SUB $0, R13, R2
+	SUBS $1, R4
+	BNE group
+	RET
+
+// func mixF32x1NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
+TEXT ·mixF32x1NEON(SB), NOSPLIT, $0-48
+	MOVD out+0(FP), R0
+	MOVD ostride+8(FP), R1
+	MOVD p+16(FP), R2
+	MOVD v+24(FP), R3
+	MOVD n16+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R1
+	LSL $6, R4, R6
+dims:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	MOVD R3, R8
+	MOVD R2, R9
+	LSR $2, R5, R10
+	CBZ R10, rest
+four:
+	FMOVQ (R9), F4
+	ADD $16, R9
+	FLDPQ (R8), (F5, F6)
+	FLDPQ 32(R8), (F7, F8)
+	ADD R6, R8
+	WORD $0x4f8490a9 // fmul v9.4s, v5.4s, v4.s[0]
+	WORD $0x4e29d400 // fadd v0.4s, v0.4s, v9.4s
+	WORD $0x4f8490ca // fmul v10.4s, v6.4s, v4.s[0]
+	WORD $0x4e2ad421 // fadd v1.4s, v1.4s, v10.4s
+	WORD $0x4f8490eb // fmul v11.4s, v7.4s, v4.s[0]
+	WORD $0x4e2bd442 // fadd v2.4s, v2.4s, v11.4s
+	WORD $0x4f84910c // fmul v12.4s, v8.4s, v4.s[0]
+	WORD $0x4e2cd463 // fadd v3.4s, v3.4s, v12.4s
+	FLDPQ (R8), (F13, F14)
+	FLDPQ 32(R8), (F15, F16)
+	ADD R6, R8
+	WORD $0x4fa491b1 // fmul v17.4s, v13.4s, v4.s[1]
+	WORD $0x4e31d400 // fadd v0.4s, v0.4s, v17.4s
+	WORD $0x4fa491d2 // fmul v18.4s, v14.4s, v4.s[1]
+	WORD $0x4e32d421 // fadd v1.4s, v1.4s, v18.4s
+	WORD $0x4fa491f3 // fmul v19.4s, v15.4s, v4.s[1]
+	WORD $0x4e33d442 // fadd v2.4s, v2.4s, v19.4s
+	WORD $0x4fa49214 // fmul v20.4s, v16.4s, v4.s[1]
+	WORD $0x4e34d463 // fadd v3.4s, v3.4s, v20.4s
+	FLDPQ (R8), (F21, F22)
+	FLDPQ 32(R8), (F23, F24)
+	ADD R6, R8
+	WORD $0x4f849ab9 // fmul v25.4s, v21.4s, v4.s[2]
+	WORD $0x4e39d400 // fadd v0.4s, v0.4s, v25.4s
+	WORD $0x4f849ada // fmul v26.4s, v22.4s, v4.s[2]
+	WORD $0x4e3ad421 // fadd v1.4s, v1.4s, v26.4s
+	WORD $0x4f849afb // fmul v27.4s, v23.4s, v4.s[2]
+	WORD $0x4e3bd442 // fadd v2.4s, v2.4s, v27.4s
+	WORD $0x4f849b1c // fmul v28.4s, v24.4s, v4.s[2]
+	WORD $0x4e3cd463 // fadd v3.4s, v3.4s, v28.4s
+	FLDPQ (R8), (F29, F30)
+	FLDPQ 32(R8), (F31, F9)
+	ADD R6, R8
+	WORD $0x4fa49baa // fmul v10.4s, v29.4s, v4.s[3]
+	WORD $0x4e2ad400 // fadd v0.4s, v0.4s, v10.4s
+	WORD $0x4fa49bcb // fmul v11.4s, v30.4s, v4.s[3]
+	WORD $0x4e2bd421 // fadd v1.4s, v1.4s, v11.4s
+	WORD $0x4fa49bec // fmul v12.4s, v31.4s, v4.s[3]
+	WORD $0x4e2cd442 // fadd v2.4s, v2.4s, v12.4s
+	WORD $0x4fa49925 // fmul v5.4s, v9.4s, v4.s[3]
+	WORD $0x4e25d463 // fadd v3.4s, v3.4s, v5.4s
+	SUBS $1, R10
+	BNE four
+rest:
+	ANDS $3, R5, R10
+	BEQ done
+one:
+	FMOVS (R9), F6
+	ADD $4, R9
+	FLDPQ (R8), (F7, F8)
+	FLDPQ 32(R8), (F17, F18)
+	ADD R6, R8
+	WORD $0x4f8690f3 // fmul v19.4s, v7.4s, v6.s[0]
+	WORD $0x4e33d400 // fadd v0.4s, v0.4s, v19.4s
+	WORD $0x4f869114 // fmul v20.4s, v8.4s, v6.s[0]
+	WORD $0x4e34d421 // fadd v1.4s, v1.4s, v20.4s
+	WORD $0x4f86922d // fmul v13.4s, v17.4s, v6.s[0]
+	WORD $0x4e2dd442 // fadd v2.4s, v2.4s, v13.4s
+	WORD $0x4f86924e // fmul v14.4s, v18.4s, v6.s[0]
+	WORD $0x4e2ed463 // fadd v3.4s, v3.4s, v14.4s
+	SUBS $1, R10
+	BNE one
+done:
+	MOVD R0, R11
+	FMOVQ (R11), F15
+	WORD $0x4e20d5ef // fadd v15.4s, v15.4s, v0.4s
+	FMOVQ F15, (R11)
+	FMOVQ 16(R11), F16
+	WORD $0x4e21d610 // fadd v16.4s, v16.4s, v1.4s
+	FMOVQ F16, 16(R11)
+	FMOVQ 32(R11), F25
+	WORD $0x4e22d739 // fadd v25.4s, v25.4s, v2.4s
+	FMOVQ F25, 32(R11)
+	FMOVQ 48(R11), F26
+	WORD $0x4e23d75a // fadd v26.4s, v26.4s, v3.4s
+	FMOVQ F26, 48(R11)
+	ADD $64, R0
+	ADD $64, R3
+	SUBS $1, R4
+	BNE dims
+	RET
+
+// func mixF16x1NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
+TEXT ·mixF16x1NEON(SB), NOSPLIT, $0-48
+	MOVD out+0(FP), R0
+	MOVD ostride+8(FP), R1
+	MOVD p+16(FP), R2
+	MOVD v+24(FP), R3
+	MOVD n16+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R1
+	LSL $5, R4, R6
+dims:
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+	MOVD R3, R8
+	MOVD R2, R9
+	LSR $2, R5, R10
+	CBZ R10, rest
+four:
+	FMOVQ (R9), F4
+	ADD $16, R9
+	FLDPQ (R8), (F9, F10)
+	WORD $0x0e217925 // fcvtl v5.4s, v9.4h
+	WORD $0x4e217926 // fcvtl2 v6.4s, v9.8h
+	WORD $0x0e217947 // fcvtl v7.4s, v10.4h
+	WORD $0x4e217948 // fcvtl2 v8.4s, v10.8h
+	ADD R6, R8
+	WORD $0x4f8410a0 // fmla v0.4s, v5.4s, v4.s[0]
+	WORD $0x4f8410c1 // fmla v1.4s, v6.4s, v4.s[0]
+	WORD $0x4f8410e2 // fmla v2.4s, v7.4s, v4.s[0]
+	WORD $0x4f841103 // fmla v3.4s, v8.4s, v4.s[0]
+	FLDPQ (R8), (F15, F16)
+	WORD $0x0e2179eb // fcvtl v11.4s, v15.4h
+	WORD $0x4e2179ec // fcvtl2 v12.4s, v15.8h
+	WORD $0x0e217a0d // fcvtl v13.4s, v16.4h
+	WORD $0x4e217a0e // fcvtl2 v14.4s, v16.8h
+	ADD R6, R8
+	WORD $0x4fa41160 // fmla v0.4s, v11.4s, v4.s[1]
+	WORD $0x4fa41181 // fmla v1.4s, v12.4s, v4.s[1]
+	WORD $0x4fa411a2 // fmla v2.4s, v13.4s, v4.s[1]
+	WORD $0x4fa411c3 // fmla v3.4s, v14.4s, v4.s[1]
+	FLDPQ (R8), (F21, F22)
+	WORD $0x0e217ab1 // fcvtl v17.4s, v21.4h
+	WORD $0x4e217ab2 // fcvtl2 v18.4s, v21.8h
+	WORD $0x0e217ad3 // fcvtl v19.4s, v22.4h
+	WORD $0x4e217ad4 // fcvtl2 v20.4s, v22.8h
+	ADD R6, R8
+	WORD $0x4f841a20 // fmla v0.4s, v17.4s, v4.s[2]
+	WORD $0x4f841a41 // fmla v1.4s, v18.4s, v4.s[2]
+	WORD $0x4f841a62 // fmla v2.4s, v19.4s, v4.s[2]
+	WORD $0x4f841a83 // fmla v3.4s, v20.4s, v4.s[2]
+	FLDPQ (R8), (F27, F28)
+	WORD $0x0e217b77 // fcvtl v23.4s, v27.4h
+	WORD $0x4e217b78 // fcvtl2 v24.4s, v27.8h
+	WORD $0x0e217b99 // fcvtl v25.4s, v28.4h
+	WORD $0x4e217b9a // fcvtl2 v26.4s, v28.8h
+	ADD R6, R8
+	WORD $0x4fa41ae0 // fmla v0.4s, v23.4s, v4.s[3]
+	WORD $0x4fa41b01 // fmla v1.4s, v24.4s, v4.s[3]
+	WORD $0x4fa41b22 // fmla v2.4s, v25.4s, v4.s[3]
+	WORD $0x4fa41b43 // fmla v3.4s, v26.4s, v4.s[3]
+	SUBS $1, R10
+	BNE four
+rest:
+	ANDS $3, R5, R10
+	BEQ done
+one:
+	FMOVS (R9), F29
+	ADD $4, R9
+	FLDPQ (R8), (F5, F6)
+	WORD $0x0e2178be // fcvtl v30.4s, v5.4h
+	WORD $0x4e2178bf // fcvtl2 v31.4s, v5.8h
+	WORD $0x0e2178c9 // fcvtl v9.4s, v6.4h
+	WORD $0x4e2178ca // fcvtl2 v10.4s, v6.8h
+	ADD R6, R8
+	WORD $0x4f9d13c0 // fmla v0.4s, v30.4s, v29.s[0]
+	WORD $0x4f9d13e1 // fmla v1.4s, v31.4s, v29.s[0]
+	WORD $0x4f9d1122 // fmla v2.4s, v9.4s, v29.s[0]
+	WORD $0x4f9d1143 // fmla v3.4s, v10.4s, v29.s[0]
+	SUBS $1, R10
+	BNE one
+done:
+	MOVD R0, R11
+	FMOVQ (R11), F7
+	WORD $0x4e20d4e7 // fadd v7.4s, v7.4s, v0.4s
+	FMOVQ F7, (R11)
+	FMOVQ 16(R11), F8
+	WORD $0x4e21d508 // fadd v8.4s, v8.4s, v1.4s
+	FMOVQ F8, 16(R11)
+	FMOVQ 32(R11), F15
+	WORD $0x4e22d5ef // fadd v15.4s, v15.4s, v2.4s
+	FMOVQ F15, 32(R11)
+	FMOVQ 48(R11), F16
+	WORD $0x4e23d610 // fadd v16.4s, v16.4s, v3.4s
+	FMOVQ F16, 48(R11)
+	ADD $64, R0
+	ADD $32, R3
+	SUBS $1, R4
+	BNE dims
+	RET
+
+// func sumSquaresNEON(x *float32, n int) float32
+TEXT ·sumSquaresNEON(SB), NOSPLIT, $0-20
+	MOVD x+0(FP), R0
+	MOVD n+8(FP), R5
+	VMOVI $0, V0.B16
+	VMOVI $0, V1.B16
+	VMOVI $0, V2.B16
+	VMOVI $0, V3.B16
+loop:
+	FLDPQ (R0), (F4, F5)
+	FLDPQ 32(R0), (F6, F7)
+	WORD $0x6e24dc84 // fmul v4.4s, v4.4s, v4.4s
+	WORD $0x6e25dca5 // fmul v5.4s, v5.4s, v5.4s
+	WORD $0x6e26dcc6 // fmul v6.4s, v6.4s, v6.4s
+	WORD $0x6e27dce7 // fmul v7.4s, v7.4s, v7.4s
+	WORD $0x4e24d400 // fadd v0.4s, v0.4s, v4.4s
+	WORD $0x4e25d421 // fadd v1.4s, v1.4s, v5.4s
+	WORD $0x4e26d442 // fadd v2.4s, v2.4s, v6.4s
+	WORD $0x4e27d463 // fadd v3.4s, v3.4s, v7.4s
+	ADD $64, R0
+	SUBS $1, R5
+	BNE loop
+	WORD $0x4e22d400 // fadd v0.4s, v0.4s, v2.4s
+	WORD $0x4e23d421 // fadd v1.4s, v1.4s, v3.4s
+	WORD $0x4e21d400 // fadd v0.4s, v0.4s, v1.4s
+	VEXT $8, V0.B16, V0.B16, V1.B16
+	WORD $0x4e21d400 // fadd v0.4s, v0.4s, v1.4s
+	WORD $0x7e30d800 // faddp s0, v0.2s
+	FMOVS F0, ret+16(FP)
+	RET
+
+// func scaleMulNEON(dst *float32, x *float32, w *float32, r float32, n int)
+TEXT ·scaleMulNEON(SB), NOSPLIT, $0-40
+	MOVD dst+0(FP), R0
+	MOVD x+8(FP), R1
+	MOVD w+16(FP), R2
+	FMOVS r+24(FP), F0
+	MOVD n+32(FP), R5
+loop:
+	FLDPQ (R1), (F1, F2)
+	FLDPQ 32(R1), (F3, F4)
+	FLDPQ (R2), (F5, F6)
+	FLDPQ 32(R2), (F7, F8)
+	WORD $0x4f809021 // fmul v1.4s, v1.4s, v0.s[0]
+	WORD $0x4f809042 // fmul v2.4s, v2.4s, v0.s[0]
+	WORD $0x4f809063 // fmul v3.4s, v3.4s, v0.s[0]
+	WORD $0x4f809084 // fmul v4.4s, v4.4s, v0.s[0]
+	WORD $0x6e25dc21 // fmul v1.4s, v1.4s, v5.4s
+	WORD $0x6e26dc42 // fmul v2.4s, v2.4s, v6.4s
+	WORD $0x6e27dc63 // fmul v3.4s, v3.4s, v7.4s
+	WORD $0x6e28dc84 // fmul v4.4s, v4.4s, v8.4s
+	ADD $64, R1
+	ADD $64, R2
+	FSTPQ (F1, F2), (R0)
+	FSTPQ (F3, F4), 32(R0)
+	ADD $64, R0
+	SUBS $1, R5
+	BNE loop
+	RET
+
+// func addNEON(dst *float32, x *float32, n int)
+TEXT ·addNEON(SB), NOSPLIT, $0-24
+	MOVD dst+0(FP), R0
+	MOVD x+8(FP), R1
+	MOVD n+16(FP), R5
+loop:
+	FLDPQ (R0), (F0, F1)
+	FLDPQ 32(R0), (F2, F3)
+	FLDPQ (R1), (F4, F5)
+	FLDPQ 32(R1), (F6, F7)
+	WORD $0x4e24d400 // fadd v0.4s, v0.4s, v4.4s
+	WORD $0x4e25d421 // fadd v1.4s, v1.4s, v5.4s
+	WORD $0x4e26d442 // fadd v2.4s, v2.4s, v6.4s
+	WORD $0x4e27d463 // fadd v3.4s, v3.4s, v7.4s
+	ADD $64, R1
+	FSTPQ (F0, F1), (R0)
+	FSTPQ (F2, F3), 32(R0)
+	ADD $64, R0
+	SUBS $1, R5
+	BNE loop
+	RET
+
+// func siluNEON(dst *float32, gate *float32, u *float32, n int)
+TEXT ·siluNEON(SB), NOSPLIT, $0-32
+	MOVD dst+0(FP), R0
+	MOVD gate+8(FP), R1
+	MOVD u+16(FP), R2
+	MOVD n+24(FP), R5
+	MOVD $elem<>(SB), R6
+	FMOVQ (R6), F0
+	ADD $32, R6
+	VLD1R.P 4(R6), [V1.S4]
+	VLD1R.P 4(R6), [V2.S4]
+	VLD1R.P 4(R6), [V3.S4]
+	VLD1R.P 4(R6), [V4.S4]
+	VLD1R.P 4(R6), [V5.S4]
+	VLD1R.P 4(R6), [V6.S4]
+	VLD1R.P 4(R6), [V7.S4]
+	VLD1R.P 4(R6), [V8.S4]
+loop:
+	FLDPQ (R1), (F9, F10)
+	FLDPQ 32(R1), (F11, F12)
+	WORD $0x6ea0f929 // fneg v9.4s, v9.4s
+	WORD $0x6ea0f94a // fneg v10.4s, v10.4s
+	WORD $0x6ea0f96b // fneg v11.4s, v11.4s
+	WORD $0x6ea0f98c // fneg v12.4s, v12.4s
+	WORD $0x6ea1e535 // fcmgt v21.4s, v9.4s, v1.4s
+	WORD $0x6ea1e556 // fcmgt v22.4s, v10.4s, v1.4s
+	WORD $0x6ea1e577 // fcmgt v23.4s, v11.4s, v1.4s
+	WORD $0x6ea1e598 // fcmgt v24.4s, v12.4s, v1.4s
+	VBIF V21.B16, V1.B16, V9.B16
+	VBIF V22.B16, V1.B16, V10.B16
+	VBIF V23.B16, V1.B16, V11.B16
+	VBIF V24.B16, V1.B16, V12.B16
+	WORD $0x6ea9e455 // fcmgt v21.4s, v2.4s, v9.4s
+	WORD $0x6eaae456 // fcmgt v22.4s, v2.4s, v10.4s
+	WORD $0x6eabe457 // fcmgt v23.4s, v2.4s, v11.4s
+	WORD $0x6eace458 // fcmgt v24.4s, v2.4s, v12.4s
+	VBIF V21.B16, V2.B16, V9.B16
+	VBIF V22.B16, V2.B16, V10.B16
+	VBIF V23.B16, V2.B16, V11.B16
+	VBIF V24.B16, V2.B16, V12.B16
+	WORD $0x4f80912d // fmul v13.4s, v9.4s, v0.s[0]
+	WORD $0x4f80914e // fmul v14.4s, v10.4s, v0.s[0]
+	WORD $0x4f80916f // fmul v15.4s, v11.4s, v0.s[0]
+	WORD $0x4f809190 // fmul v16.4s, v12.4s, v0.s[0]
+	WORD $0x4e23d5ad // fadd v13.4s, v13.4s, v3.4s
+	WORD $0x4e23d5ce // fadd v14.4s, v14.4s, v3.4s
+	WORD $0x4e23d5ef // fadd v15.4s, v15.4s, v3.4s
+	WORD $0x4e23d610 // fadd v16.4s, v16.4s, v3.4s
+	VSHL $23, V13.S4, V17.S4
+	VSHL $23, V14.S4, V18.S4
+	VSHL $23, V15.S4, V19.S4
+	VSHL $23, V16.S4, V20.S4
+	WORD $0x4ea3d5ad // fsub v13.4s, v13.4s, v3.4s
+	WORD $0x4ea3d5ce // fsub v14.4s, v14.4s, v3.4s
+	WORD $0x4ea3d5ef // fsub v15.4s, v15.4s, v3.4s
+	WORD $0x4ea3d610 // fsub v16.4s, v16.4s, v3.4s
+	WORD $0x4fa091b5 // fmul v21.4s, v13.4s, v0.s[1]
+	WORD $0x4fa091d6 // fmul v22.4s, v14.4s, v0.s[1]
+	WORD $0x4fa091f7 // fmul v23.4s, v15.4s, v0.s[1]
+	WORD $0x4fa09218 // fmul v24.4s, v16.4s, v0.s[1]
+	WORD $0x4eb5d529 // fsub v9.4s, v9.4s, v21.4s
+	WORD $0x4eb6d54a // fsub v10.4s, v10.4s, v22.4s
+	WORD $0x4eb7d56b // fsub v11.4s, v11.4s, v23.4s
+	WORD $0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD $0x4f8099b5 // fmul v21.4s, v13.4s, v0.s[2]
+	WORD $0x4f8099d6 // fmul v22.4s, v14.4s, v0.s[2]
+	WORD $0x4f8099f7 // fmul v23.4s, v15.4s, v0.s[2]
+	WORD $0x4f809a18 // fmul v24.4s, v16.4s, v0.s[2]
+	WORD $0x4eb5d529 // fsub v9.4s, v9.4s, v21.4s
+	WORD $0x4eb6d54a // fsub v10.4s, v10.4s, v22.4s
+	WORD $0x4eb7d56b // fsub v11.4s, v11.4s, v23.4s
+	WORD $0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD $0x4fa09935 // fmul v21.4s, v9.4s, v0.s[3]
+	WORD $0x4fa09956 // fmul v22.4s, v10.4s, v0.s[3]
+	WORD $0x4fa09977 // fmul v23.4s, v11.4s, v0.s[3]
+	WORD $0x4fa09998 // fmul v24.4s, v12.4s, v0.s[3]
+	WORD $0x4e24d6b5 // fadd v21.4s, v21.4s, v4.4s
+	WORD $0x4e24d6d6 // fadd v22.4s, v22.4s, v4.4s
+	WORD $0x4e24d6f7 // fadd v23.4s, v23.4s, v4.4s
+	WORD $0x4e24d718 // fadd v24.4s, v24.4s, v4.4s
+	WORD $0x6e29deb5 // fmul v21.4s, v21.4s, v9.4s
+	WORD $0x6e2aded6 // fmul v22.4s, v22.4s, v10.4s
+	WORD $0x6e2bdef7 // fmul v23.4s, v23.4s, v11.4s
+	WORD $0x6e2cdf18 // fmul v24.4s, v24.4s, v12.4s
+	WORD $0x4e25d6b5 // fadd v21.4s, v21.4s, v5.4s
+	WORD $0x4e25d6d6 // fadd v22.4s, v22.4s, v5.4s
+	WORD $0x4e25d6f7 // fadd v23.4s, v23.4s, v5.4s
+	WORD $0x4e25d718 // fadd v24.4s, v24.4s, v5.4s
+	WORD $0x6e29deb5 // fmul v21.4s, v21.4s, v9.4s
+	WORD $0x6e2aded6 // fmul v22.4s, v22.4s, v10.4s
+	WORD $0x6e2bdef7 // fmul v23.4s, v23.4s, v11.4s
+	WORD $0x6e2cdf18 // fmul v24.4s, v24.4s, v12.4s
+	WORD $0x4e26d6b5 // fadd v21.4s, v21.4s, v6.4s
+	WORD $0x4e26d6d6 // fadd v22.4s, v22.4s, v6.4s
+	WORD $0x4e26d6f7 // fadd v23.4s, v23.4s, v6.4s
+	WORD $0x4e26d718 // fadd v24.4s, v24.4s, v6.4s
+	WORD $0x6e29deb5 // fmul v21.4s, v21.4s, v9.4s
+	WORD $0x6e2aded6 // fmul v22.4s, v22.4s, v10.4s
+	WORD $0x6e2bdef7 // fmul v23.4s, v23.4s, v11.4s
+	WORD $0x6e2cdf18 // fmul v24.4s, v24.4s, v12.4s
+	WORD $0x4e27d6b5 // fadd v21.4s, v21.4s, v7.4s
+	WORD $0x4e27d6d6 // fadd v22.4s, v22.4s, v7.4s
+	WORD $0x4e27d6f7 // fadd v23.4s, v23.4s, v7.4s
+	WORD $0x4e27d718 // fadd v24.4s, v24.4s, v7.4s
+	WORD $0x6e29deb5 // fmul v21.4s, v21.4s, v9.4s
+	WORD $0x6e2aded6 // fmul v22.4s, v22.4s, v10.4s
+	WORD $0x6e2bdef7 // fmul v23.4s, v23.4s, v11.4s
+	WORD $0x6e2cdf18 // fmul v24.4s, v24.4s, v12.4s
+	WORD $0x4e28d6b5 // fadd v21.4s, v21.4s, v8.4s
+	WORD $0x4e28d6d6 // fadd v22.4s, v22.4s, v8.4s
+	WORD $0x4e28d6f7 // fadd v23.4s, v23.4s, v8.4s
+	WORD $0x4e28d718 // fadd v24.4s, v24.4s, v8.4s
+	WORD $0x6e29deb5 // fmul v21.4s, v21.4s, v9.4s
+	WORD $0x6e2aded6 // fmul v22.4s, v22.4s, v10.4s
+	WORD $0x6e2bdef7 // fmul v23.4s, v23.4s, v11.4s
+	WORD $0x6e2cdf18 // fmul v24.4s, v24.4s, v12.4s
+	WORD $0x4e28d6b5 // fadd v21.4s, v21.4s, v8.4s
+	WORD $0x4e28d6d6 // fadd v22.4s, v22.4s, v8.4s
+	WORD $0x4e28d6f7 // fadd v23.4s, v23.4s, v8.4s
+	WORD $0x4e28d718 // fadd v24.4s, v24.4s, v8.4s
+	VADD V17.S4, V21.S4, V9.S4
+	VADD V18.S4, V22.S4, V10.S4
+	VADD V19.S4, V23.S4, V11.S4
+	VADD V20.S4, V24.S4, V12.S4
+	WORD $0x4e28d529 // fadd v9.4s, v9.4s, v8.4s
+	WORD $0x4e28d54a // fadd v10.4s, v10.4s, v8.4s
+	WORD $0x4e28d56b // fadd v11.4s, v11.4s, v8.4s
+	WORD $0x4e28d58c // fadd v12.4s, v12.4s, v8.4s
+	FLDPQ (R1), (F25, F26)
+	FLDPQ 32(R1), (F27, F28)
+	FLDPQ (R2), (F29, F30)
+	FLDPQ 32(R2), (F31, F13)
+	WORD $0x6e29ff29 // fdiv v9.4s, v25.4s, v9.4s
+	WORD $0x6e2aff4a // fdiv v10.4s, v26.4s, v10.4s
+	WORD $0x6e2bff6b // fdiv v11.4s, v27.4s, v11.4s
+	WORD $0x6e2cff8c // fdiv v12.4s, v28.4s, v12.4s
+	WORD $0x6e3ddd29 // fmul v9.4s, v9.4s, v29.4s
+	WORD $0x6e3edd4a // fmul v10.4s, v10.4s, v30.4s
+	WORD $0x6e3fdd6b // fmul v11.4s, v11.4s, v31.4s
+	WORD $0x6e2ddd8c // fmul v12.4s, v12.4s, v13.4s
+	ADD $64, R1
+	ADD $64, R2
+	FSTPQ (F9, F10), (R0)
+	FSTPQ (F11, F12), 32(R0)
+	ADD $64, R0
+	SUBS $1, R5
+	BNE loop
+	RET
+
+// func geluNEON(dst *float32, gate *float32, u *float32, n int)
+TEXT ·geluNEON(SB), NOSPLIT, $0-32
+	MOVD dst+0(FP), R0
+	MOVD gate+8(FP), R1
+	MOVD u+16(FP), R2
+	MOVD n+24(FP), R5
+	MOVD $elem<>(SB), R6
+	FMOVQ (R6), F0
+	FMOVQ 16(R6), F1
+	ADD $32, R6
+	VLD1R.P 4(R6), [V2.S4]
+	VLD1R.P 4(R6), [V3.S4]
+	VLD1R.P 4(R6), [V4.S4]
+	VLD1R.P 4(R6), [V5.S4]
+	VLD1R.P 4(R6), [V6.S4]
+	VLD1R.P 4(R6), [V7.S4]
+	VLD1R.P 4(R6), [V8.S4]
+	VLD1R.P 4(R6), [V9.S4]
+loop:
+	FLDPQ (R1), (F10, F11)
+	FLDPQ 32(R1), (F12, F13)
+	WORD $0x6e2add4e // fmul v14.4s, v10.4s, v10.4s
+	WORD $0x6e2bdd6f // fmul v15.4s, v11.4s, v11.4s
+	WORD $0x6e2cdd90 // fmul v16.4s, v12.4s, v12.4s
+	WORD $0x6e2dddb1 // fmul v17.4s, v13.4s, v13.4s
+	WORD $0x4f8191ce // fmul v14.4s, v14.4s, v1.s[0]
+	WORD $0x4f8191ef // fmul v15.4s, v15.4s, v1.s[0]
+	WORD $0x4f819210 // fmul v16.4s, v16.4s, v1.s[0]
+	WORD $0x4f819231 // fmul v17.4s, v17.4s, v1.s[0]
+	WORD $0x4e29d5ce // fadd v14.4s, v14.4s, v9.4s
+	WORD $0x4e29d5ef // fadd v15.4s, v15.4s, v9.4s
+	WORD $0x4e29d610 // fadd v16.4s, v16.4s, v9.4s
+	WORD $0x4e29d631 // fadd v17.4s, v17.4s, v9.4s
+	WORD $0x4fa1914a // fmul v10.4s, v10.4s, v1.s[1]
+	WORD $0x4fa1916b // fmul v11.4s, v11.4s, v1.s[1]
+	WORD $0x4fa1918c // fmul v12.4s, v12.4s, v1.s[1]
+	WORD $0x4fa191ad // fmul v13.4s, v13.4s, v1.s[1]
+	WORD $0x6e2edd4a // fmul v10.4s, v10.4s, v14.4s
+	WORD $0x6e2fdd6b // fmul v11.4s, v11.4s, v15.4s
+	WORD $0x6e30dd8c // fmul v12.4s, v12.4s, v16.4s
+	WORD $0x6e31ddad // fmul v13.4s, v13.4s, v17.4s
+	WORD $0x6ea0f94a // fneg v10.4s, v10.4s
+	WORD $0x6ea0f96b // fneg v11.4s, v11.4s
+	WORD $0x6ea0f98c // fneg v12.4s, v12.4s
+	WORD $0x6ea0f9ad // fneg v13.4s, v13.4s
+	WORD $0x6ea2e55a // fcmgt v26.4s, v10.4s, v2.4s
+	WORD $0x6ea2e57b // fcmgt v27.4s, v11.4s, v2.4s
+	WORD $0x6ea2e59c // fcmgt v28.4s, v12.4s, v2.4s
+	WORD $0x6ea2e5bd // fcmgt v29.4s, v13.4s, v2.4s
+	VBIF V26.B16, V2.B16, V10.B16
+	VBIF V27.B16, V2.B16, V11.B16
+	VBIF V28.B16, V2.B16, V12.B16
+	VBIF V29.B16, V2.B16, V13.B16
+	WORD $0x6eaae47a // fcmgt v26.4s, v3.4s, v10.4s
+	WORD $0x6eabe47b // fcmgt v27.4s, v3.4s, v11.4s
+	WORD $0x6eace47c // fcmgt v28.4s, v3.4s, v12.4s
+	WORD $0x6eade47d // fcmgt v29.4s, v3.4s, v13.4s
+	VBIF V26.B16, V3.B16, V10.B16
+	VBIF V27.B16, V3.B16, V11.B16
+	VBIF V28.B16, V3.B16, V12.B16
+	VBIF V29.B16, V3.B16, V13.B16
+	WORD $0x4f809152 // fmul v18.4s, v10.4s, v0.s[0]
+	WORD $0x4f809173 // fmul v19.4s, v11.4s, v0.s[0]
+	WORD $0x4f809194 // fmul v20.4s, v12.4s, v0.s[0]
+	WORD $0x4f8091b5 // fmul v21.4s, v13.4s, v0.s[0]
+	WORD $0x4e24d652 // fadd v18.4s, v18.4s, v4.4s
+	WORD $0x4e24d673 // fadd v19.4s, v19.4s, v4.4s
+	WORD $0x4e24d694 // fadd v20.4s, v20.4s, v4.4s
+	WORD $0x4e24d6b5 // fadd v21.4s, v21.4s, v4.4s
+	VSHL $23, V18.S4, V22.S4
+	VSHL $23, V19.S4, V23.S4
+	VSHL $23, V20.S4, V24.S4
+	VSHL $23, V21.S4, V25.S4
+	WORD $0x4ea4d652 // fsub v18.4s, v18.4s, v4.4s
+	WORD $0x4ea4d673 // fsub v19.4s, v19.4s, v4.4s
+	WORD $0x4ea4d694 // fsub v20.4s, v20.4s, v4.4s
+	WORD $0x4ea4d6b5 // fsub v21.4s, v21.4s, v4.4s
+	WORD $0x4fa0925a // fmul v26.4s, v18.4s, v0.s[1]
+	WORD $0x4fa0927b // fmul v27.4s, v19.4s, v0.s[1]
+	WORD $0x4fa0929c // fmul v28.4s, v20.4s, v0.s[1]
+	WORD $0x4fa092bd // fmul v29.4s, v21.4s, v0.s[1]
+	WORD $0x4ebad54a // fsub v10.4s, v10.4s, v26.4s
+	WORD $0x4ebbd56b // fsub v11.4s, v11.4s, v27.4s
+	WORD $0x4ebcd58c // fsub v12.4s, v12.4s, v28.4s
+	WORD $0x4ebdd5ad // fsub v13.4s, v13.4s, v29.4s
+	WORD $0x4f809a5a // fmul v26.4s, v18.4s, v0.s[2]
+	WORD $0x4f809a7b // fmul v27.4s, v19.4s, v0.s[2]
+	WORD $0x4f809a9c // fmul v28.4s, v20.4s, v0.s[2]
+	WORD $0x4f809abd // fmul v29.4s, v21.4s, v0.s[2]
+	WORD $0x4ebad54a // fsub v10.4s, v10.4s, v26.4s
+	WORD $0x4ebbd56b // fsub v11.4s, v11.4s, v27.4s
+	WORD $0x4ebcd58c // fsub v12.4s, v12.4s, v28.4s
+	WORD $0x4ebdd5ad // fsub v13.4s, v13.4s, v29.4s
+	WORD $0x4fa0995a // fmul v26.4s, v10.4s, v0.s[3]
+	WORD $0x4fa0997b // fmul v27.4s, v11.4s, v0.s[3]
+	WORD $0x4fa0999c // fmul v28.4s, v12.4s, v0.s[3]
+	WORD $0x4fa099bd // fmul v29.4s, v13.4s, v0.s[3]
+	WORD $0x4e25d75a // fadd v26.4s, v26.4s, v5.4s
+	WORD $0x4e25d77b // fadd v27.4s, v27.4s, v5.4s
+	WORD $0x4e25d79c // fadd v28.4s, v28.4s, v5.4s
+	WORD $0x4e25d7bd // fadd v29.4s, v29.4s, v5.4s
+	WORD $0x6e2adf5a // fmul v26.4s, v26.4s, v10.4s
+	WORD $0x6e2bdf7b // fmul v27.4s, v27.4s, v11.4s
+	WORD $0x6e2cdf9c // fmul v28.4s, v28.4s, v12.4s
+	WORD $0x6e2ddfbd // fmul v29.4s, v29.4s, v13.4s
+	WORD $0x4e26d75a // fadd v26.4s, v26.4s, v6.4s
+	WORD $0x4e26d77b // fadd v27.4s, v27.4s, v6.4s
+	WORD $0x4e26d79c // fadd v28.4s, v28.4s, v6.4s
+	WORD $0x4e26d7bd // fadd v29.4s, v29.4s, v6.4s
+	WORD $0x6e2adf5a // fmul v26.4s, v26.4s, v10.4s
+	WORD $0x6e2bdf7b // fmul v27.4s, v27.4s, v11.4s
+	WORD $0x6e2cdf9c // fmul v28.4s, v28.4s, v12.4s
+	WORD $0x6e2ddfbd // fmul v29.4s, v29.4s, v13.4s
+	WORD $0x4e27d75a // fadd v26.4s, v26.4s, v7.4s
+	WORD $0x4e27d77b // fadd v27.4s, v27.4s, v7.4s
+	WORD $0x4e27d79c // fadd v28.4s, v28.4s, v7.4s
+	WORD $0x4e27d7bd // fadd v29.4s, v29.4s, v7.4s
+	WORD $0x6e2adf5a // fmul v26.4s, v26.4s, v10.4s
+	WORD $0x6e2bdf7b // fmul v27.4s, v27.4s, v11.4s
+	WORD $0x6e2cdf9c // fmul v28.4s, v28.4s, v12.4s
+	WORD $0x6e2ddfbd // fmul v29.4s, v29.4s, v13.4s
+	WORD $0x4e28d75a // fadd v26.4s, v26.4s, v8.4s
+	WORD $0x4e28d77b // fadd v27.4s, v27.4s, v8.4s
+	WORD $0x4e28d79c // fadd v28.4s, v28.4s, v8.4s
+	WORD $0x4e28d7bd // fadd v29.4s, v29.4s, v8.4s
+	WORD $0x6e2adf5a // fmul v26.4s, v26.4s, v10.4s
+	WORD $0x6e2bdf7b // fmul v27.4s, v27.4s, v11.4s
+	WORD $0x6e2cdf9c // fmul v28.4s, v28.4s, v12.4s
+	WORD $0x6e2ddfbd // fmul v29.4s, v29.4s, v13.4s
+	WORD $0x4e29d75a // fadd v26.4s, v26.4s, v9.4s
+	WORD $0x4e29d77b // fadd v27.4s, v27.4s, v9.4s
+	WORD $0x4e29d79c // fadd v28.4s, v28.4s, v9.4s
+	WORD $0x4e29d7bd // fadd v29.4s, v29.4s, v9.4s
+	WORD $0x6e2adf5a // fmul v26.4s, v26.4s, v10.4s
+	WORD $0x6e2bdf7b // fmul v27.4s, v27.4s, v11.4s
+	WORD $0x6e2cdf9c // fmul v28.4s, v28.4s, v12.4s
+	WORD $0x6e2ddfbd // fmul v29.4s, v29.4s, v13.4s
+	WORD $0x4e29d75a // fadd v26.4s, v26.4s, v9.4s
+	WORD $0x4e29d77b // fadd v27.4s, v27.4s, v9.4s
+	WORD $0x4e29d79c // fadd v28.4s, v28.4s, v9.4s
+	WORD $0x4e29d7bd // fadd v29.4s, v29.4s, v9.4s
+	VADD V22.S4, V26.S4, V10.S4
+	VADD V23.S4, V27.S4, V11.S4
+	VADD V24.S4, V28.S4, V12.S4
+	VADD V25.S4, V29.S4, V13.S4
+	WORD $0x4e29d54a // fadd v10.4s, v10.4s, v9.4s
+	WORD $0x4e29d56b // fadd v11.4s, v11.4s, v9.4s
+	WORD $0x4e29d58c // fadd v12.4s, v12.4s, v9.4s
+	WORD $0x4e29d5ad // fadd v13.4s, v13.4s, v9.4s
+	FLDPQ (R1), (F30, F31)
+	FLDPQ 32(R1), (F14, F15)
+	FLDPQ (R2), (F16, F17)
+	FLDPQ 32(R2), (F18, F19)
+	WORD $0x6e2affca // fdiv v10.4s, v30.4s, v10.4s
+	WORD $0x6e2bffeb // fdiv v11.4s, v31.4s, v11.4s
+	WORD $0x6e2cfdcc // fdiv v12.4s, v14.4s, v12.4s
+	WORD $0x6e2dfded // fdiv v13.4s, v15.4s, v13.4s
+	WORD $0x6e30dd4a // fmul v10.4s, v10.4s, v16.4s
+	WORD $0x6e31dd6b // fmul v11.4s, v11.4s, v17.4s
+	WORD $0x6e32dd8c // fmul v12.4s, v12.4s, v18.4s
+	WORD $0x6e33ddad // fmul v13.4s, v13.4s, v19.4s
+	ADD $64, R1
+	ADD $64, R2
+	FSTPQ (F10, F11), (R0)
+	FSTPQ (F12, F13), 32(R0)
+	ADD $64, R0
+	SUBS $1, R5
+	BNE loop
+	RET
+
+// func scaleRoundNEON(x *float32, scale float32, round int, n int)
+TEXT ·scaleRoundNEON(SB), NOSPLIT, $0-32
+	MOVD x+0(FP), R0
+	FMOVS scale+8(FP), F0
+	MOVD round+16(FP), R1
+	MOVD n+24(FP), R5
+loop:
+	FLDPQ (R0), (F1, F2)
+	FLDPQ 32(R0), (F3, F4)
+	WORD $0x4f809021 // fmul v1.4s, v1.4s, v0.s[0]
+	WORD $0x4f809042 // fmul v2.4s, v2.4s, v0.s[0]
+	WORD $0x4f809063 // fmul v3.4s, v3.4s, v0.s[0]
+	WORD $0x4f809084 // fmul v4.4s, v4.4s, v0.s[0]
+	CBZ R1, store
+	WORD $0x0e216821 // fcvtn v1.4h, v1.4s
+	WORD $0x0e216842 // fcvtn v2.4h, v2.4s
+	WORD $0x0e216863 // fcvtn v3.4h, v3.4s
+	WORD $0x0e216884 // fcvtn v4.4h, v4.4s
+	WORD $0x0e217821 // fcvtl v1.4s, v1.4h
+	WORD $0x0e217842 // fcvtl v2.4s, v2.4h
+	WORD $0x0e217863 // fcvtl v3.4s, v3.4h
+	WORD $0x0e217884 // fcvtl v4.4s, v4.4h
+store:
+	FSTPQ (F1, F2), (R0)
+	FSTPQ (F3, F4), 32(R0)
+	ADD $64, R0
+	SUBS $1, R5
+	BNE loop
+	RET
+
+// func toF16NEON(dst *uint16, src *float32, n int)
+TEXT ·toF16NEON(SB), NOSPLIT, $0-24
+	MOVD dst+0(FP), R0
+	MOVD src+8(FP), R1
+	MOVD n+16(FP), R5
+loop:
+	FLDPQ (R1), (F0, F1)
+	FLDPQ 32(R1), (F2, F3)
+	WORD $0x0e216804 // fcvtn v4.4h, v0.4s
+	WORD $0x4e216824 // fcvtn2 v4.8h, v1.4s
+	WORD $0x0e216845 // fcvtn v5.4h, v2.4s
+	WORD $0x4e216865 // fcvtn2 v5.8h, v3.4s
+	FSTPQ (F4, F5), (R0)
+	ADD $64, R1
+	ADD $32, R0
+	SUBS $1, R5
+	BNE loop
+	RET
+
+// func ropeNormNEON(x *float32, heads int, step int, cos *float32, sin *float32, n int)
+TEXT ·ropeNormNEON(SB), NOSPLIT, $0-48
+	MOVD x+0(FP), R0
+	MOVD heads+8(FP), R1
+	MOVD step+16(FP), R2
+	MOVD cos+24(FP), R3
+	MOVD sin+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R2
+head:
+	MOVD R0, R6
+	ADD R5<<2, R0, R7
+	MOVD R3, R8
+	MOVD R4, R9
+	LSR $2, R5, R10
+pairs:
+	VLD2 (R6), [V0.S4, V1.S4]
+	FMOVQ (R8), F2
+	FMOVQ (R9), F3
+	WORD $0x6e23dc24 // fmul v4.4s, v1.4s, v3.4s
+	WORD $0x6e22dc25 // fmul v5.4s, v1.4s, v2.4s
+	WORD $0x6e23dc01 // fmul v1.4s, v0.4s, v3.4s
+	WORD $0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
+	WORD $0x4ea4d400 // fsub v0.4s, v0.4s, v4.4s
+	WORD $0x4e25d421 // fadd v1.4s, v1.4s, v5.4s
+	VST2.P [V0.S4, V1.S4], 32(R6)
+	ADD $16, R8
+	ADD $16, R9
+	SUBS $1, R10
+	BNE pairs
+	ADD R2, R0
+	SUBS $1, R1
+	BNE head
+	RET
+
+// func ropeNeoxNEON(x *float32, heads int, step int, cos *float32, sin *float32, n int)
+TEXT ·ropeNeoxNEON(SB), NOSPLIT, $0-48
+	MOVD x+0(FP), R0
+	MOVD heads+8(FP), R1
+	MOVD step+16(FP), R2
+	MOVD cos+24(FP), R3
+	MOVD sin+32(FP), R4
+	MOVD n+40(FP), R5
+	LSL $2, R2
+head:
+	MOVD R0, R6
+	ADD R5<<2, R0, R7
+	MOVD R3, R8
+	MOVD R4, R9
+	LSR $2, R5, R10
+pairs:
+	FMOVQ (R6), F0
+	FMOVQ (R7), F1
+	FMOVQ (R8), F2
+	FMOVQ (R9), F3
+	WORD $0x6e23dc24 // fmul v4.4s, v1.4s, v3.4s
+	WORD $0x6e22dc25 // fmul v5.4s, v1.4s, v2.4s
+	WORD $0x6e23dc01 // fmul v1.4s, v0.4s, v3.4s
+	WORD $0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
+	WORD $0x4ea4d400 // fsub v0.4s, v0.4s, v4.4s
+	WORD $0x4e25d421 // fadd v1.4s, v1.4s, v5.4s
+	FMOVQ F0, (R6)
+	FMOVQ F1, (R7)
+	ADD $16, R6
+	ADD $16, R7
+	ADD $16, R8
+	ADD $16, R9
+	SUBS $1, R10
+	BNE pairs
+	ADD R2, R0
+	SUBS $1, R1
+	BNE head
+	RET
+
+// func quantise32NEON(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int
+TEXT ·quantise32NEON(SB), NOSPLIT, $0-64
+	MOVD x+0(FP), R0
+	MOVD q+8(FP), R1
+	MOVD qstep+16(FP), R2
+	MOVD d+24(FP), R3
+	MOVD dstep+32(FP), R4
+	MOVD sums+40(FP), R5
+	MOVD nb+48(FP), R6
+	FMOVS $127.0, F1
+	MOVD $0x7f800000, R10
+	MOVD $0x03800000, R11
+block:
+	MOVD R0, R9
+	MOVD $1, R8
+	VMOVI $0, V0.B16
+largest:
+	FLDPQ (R9), (F2, F3)
+	FLDPQ 32(R9), (F4, F5)
+	FLDPQ 64(R9), (F6, F7)
+	FLDPQ 96(R9), (F8, F9)
+	WORD $0x4ea0f842 // fabs v2.4s, v2.4s
+	WORD $0x4ea0f863 // fabs v3.4s, v3.4s
+	WORD $0x4ea0f884 // fabs v4.4s, v4.4s
+	WORD $0x4ea0f8a5 // fabs v5.4s, v5.4s
+	WORD $0x4ea0f8c6 // fabs v6.4s, v6.4s
+	WORD $0x4ea0f8e7 // fabs v7.4s, v7.4s
+	WORD $0x4ea0f908 // fabs v8.4s, v8.4s
+	WORD $0x4ea0f929 // fabs v9.4s, v9.4s
+	VUMAX V6.S4, V2.S4, V2.S4
+	VUMAX V7.S4, V3.S4, V3.S4
+	VUMAX V8.S4, V4.S4, V4.S4
+	VUMAX V9.S4, V5.S4, V5.S4
+	VUMAX V3.S4, V2.S4, V2.S4
+	VUMAX V5.S4, V4.S4, V4.S4
+	VUMAX V4.S4, V2.S4, V2.S4
+	VUMAX V2.S4, V0.S4, V0.S4
+	ADD $128, R9
+	SUBS $1, R8
+	BNE largest
+	WORD $0x6eb0a800 // umaxv s0, v0.4s
+	FMOVS F0, R7
+	CMPW R10, R7
+	BHS bad
+	VMOVI $0, V10.B16
+	VMOVI $0, V11.B16
+	CMPW R11, R7
+	BLO scaled
+	FDIVS F0, F1, F10
+	FDIVS F1, F0, F11
+scaled:
+	FMOVS F11, (R3)
+	MOVD R1, R9
+	MOVD $2, R8
+codes:
+	FLDPQ (R0), (F12, F13)
+	FLDPQ 32(R0), (F14, F15)
+	WORD $0x4f8a918c // fmul v12.4s, v12.4s, v10.s[0]
+	WORD $0x4f8a91ad // fmul v13.4s, v13.4s, v10.s[0]
+	WORD $0x4f8a91ce // fmul v14.4s, v14.4s, v10.s[0]
+	WORD $0x4f8a91ef // fmul v15.4s, v15.4s, v10.s[0]
+	WORD $0x4e21a98c // fcvtns v12.4s, v12.4s
+	WORD $0x4e21a9ad // fcvtns v13.4s, v13.4s
+	WORD $0x4e21a9ce // fcvtns v14.4s, v14.4s
+	WORD $0x4e21a9ef // fcvtns v15.4s, v15.4s
+	VUZP1 V13.H8, V12.H8, V12.H8
+	VUZP1 V15.H8, V14.H8, V14.H8
+	VUZP1 V14.B16, V12.B16, V12.B16
+	FMOVQ.P F12, 16(R9)
+	WORD $0x4e30398d // saddlv h13, v12.16b
+	WORD $0x0f10a5ad // sxtl v13.4s, v13.4h
+	FMOVS.P F13, 4(R5)
+	ADD $64, R0
+	SUBS $1, R8
+	BNE codes
+	ADD R2, R1
+	ADD R4, R3
+	SUBS $1, R6
+	BNE block
+	MOVD ZR, ret+56(FP)
+	RET
+bad:
+	MOVD $1, R7
+	MOVD R7, ret+56(FP)
+	RET
+
+// func quantise256NEON(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int
+TEXT ·quantise256NEON(SB), NOSPLIT, $0-64
+	MOVD x+0(FP), R0
+	MOVD q+8(FP), R1
+	MOVD qstep+16(FP), R2
+	MOVD d+24(FP), R3
+	MOVD dstep+32(FP), R4
+	MOVD sums+40(FP), R5
+	MOVD nb+48(FP), R6
+	FMOVS $127.0, F1
+	MOVD $0x7f800000, R10
+	MOVD $0x03800000, R11
+block:
+	MOVD R0, R9
+	MOVD $8, R8
+	VMOVI $0, V0.B16
+largest:
+	FLDPQ (R9), (F2, F3)
+	FLDPQ 32(R9), (F4, F5)
+	FLDPQ 64(R9), (F6, F7)
+	FLDPQ 96(R9), (F8, F9)
+	WORD $0x4ea0f842 // fabs v2.4s, v2.4s
+	WORD $0x4ea0f863 // fabs v3.4s, v3.4s
+	WORD $0x4ea0f884 // fabs v4.4s, v4.4s
+	WORD $0x4ea0f8a5 // fabs v5.4s, v5.4s
+	WORD $0x4ea0f8c6 // fabs v6.4s, v6.4s
+	WORD $0x4ea0f8e7 // fabs v7.4s, v7.4s
+	WORD $0x4ea0f908 // fabs v8.4s, v8.4s
+	WORD $0x4ea0f929 // fabs v9.4s, v9.4s
+	VUMAX V6.S4, V2.S4, V2.S4
+	VUMAX V7.S4, V3.S4, V3.S4
+	VUMAX V8.S4, V4.S4, V4.S4
+	VUMAX V9.S4, V5.S4, V5.S4
+	VUMAX V3.S4, V2.S4, V2.S4
+	VUMAX V5.S4, V4.S4, V4.S4
+	VUMAX V4.S4, V2.S4, V2.S4
+	VUMAX V2.S4, V0.S4, V0.S4
+	ADD $128, R9
+	SUBS $1, R8
+	BNE largest
+	WORD $0x6eb0a800 // umaxv s0, v0.4s
+	FMOVS F0, R7
+	CMPW R10, R7
+	BHS bad
+	VMOVI $0, V10.B16
+	VMOVI $0, V11.B16
+	CMPW R11, R7
+	BLO scaled
+	FDIVS F0, F1, F10
+	FDIVS F1, F0, F11
+scaled:
+	FMOVS F11, (R3)
+	MOVD R1, R9
+	MOVD $16, R8
+codes:
+	FLDPQ (R0), (F12, F13)
+	FLDPQ 32(R0), (F14, F15)
+	WORD $0x4f8a918c // fmul v12.4s, v12.4s, v10.s[0]
+	WORD $0x4f8a91ad // fmul v13.4s, v13.4s, v10.s[0]
+	WORD $0x4f8a91ce // fmul v14.4s, v14.4s, v10.s[0]
+	WORD $0x4f8a91ef // fmul v15.4s, v15.4s, v10.s[0]
+	WORD $0x4e21a98c // fcvtns v12.4s, v12.4s
+	WORD $0x4e21a9ad // fcvtns v13.4s, v13.4s
+	WORD $0x4e21a9ce // fcvtns v14.4s, v14.4s
+	WORD $0x4e21a9ef // fcvtns v15.4s, v15.4s
+	VUZP1 V13.H8, V12.H8, V12.H8
+	VUZP1 V15.H8, V14.H8, V14.H8
+	VUZP1 V14.B16, V12.B16, V12.B16
+	FMOVQ.P F12, 16(R9)
+	WORD $0x4e30398d // saddlv h13, v12.16b
+	WORD $0x0f10a5ad // sxtl v13.4s, v13.4h
+	FMOVS.P F13, 4(R5)
+	ADD $64, R0
+	SUBS $1, R8
+	BNE codes
+	ADD R2, R1
+	ADD R4, R3
+	SUBS $1, R6
+	BNE block
+	MOVD ZR, ret+56(FP)
+	RET
+bad:
+	MOVD $1, R7
+	MOVD R7, ret+56(FP)
+	RET
+
+// func maxChunkNEON(s *float32, mask uint64, top float32) float32
+TEXT ·maxChunkNEON(SB), NOSPLIT, $0-28
+	MOVD s+0(FP), R0
+	MOVD mask+8(FP), R1
+	FMOVS top+16(FP), F0
+	MOVD $lanes<>(SB), R6
+	FMOVQ (R6), F1
+	VDUP V0.S[0], V2.S4
+	VORR V2.B16, V2.B16, V3.B16
+	VORR V2.B16, V2.B16, V4.B16
+	VORR V2.B16, V2.B16, V5.B16
+	VORR V2.B16, V2.B16, V6.B16
+	MOVD $4, R5
+loop:
+	FLDPQ (R0), (F7, F8)
+	FLDPQ 32(R0), (F9, F10)
+	VDUP R1, V11.S4
+	VCMTST V1.S4, V11.S4, V11.S4
+	LSR $4, R1
+	VDUP R1, V12.S4
+	VCMTST V1.S4, V12.S4, V12.S4
+	LSR $4, R1
+	VDUP R1, V13.S4
+	VCMTST V1.S4, V13.S4, V13.S4
+	LSR $4, R1
+	VDUP R1, V14.S4
+	VCMTST V1.S4, V14.S4, V14.S4
+	LSR $4, R1
+	VBIF V11.B16, V2.B16, V7.B16
+	VBIF V12.B16, V2.B16, V8.B16
+	VBIF V13.B16, V2.B16, V9.B16
+	VBIF V14.B16, V2.B16, V10.B16
+	WORD $0x4e27f463 // fmax v3.4s, v3.4s, v7.4s
+	WORD $0x4e28f484 // fmax v4.4s, v4.4s, v8.4s
+	WORD $0x4e29f4a5 // fmax v5.4s, v5.4s, v9.4s
+	WORD $0x4e2af4c6 // fmax v6.4s, v6.4s, v10.4s
+	ADD $64, R0
+	SUBS $1, R5
+	BNE loop
+	WORD $0x4e24f463 // fmax v3.4s, v3.4s, v4.4s
+	WORD $0x4e26f4a5 // fmax v5.4s, v5.4s, v6.4s
+	WORD $0x4e25f463 // fmax v3.4s, v3.4s, v5.4s
+	WORD $0x6e30f863 // fmaxv s3, v3.4s
+	FMOVS F3, ret+24(FP)
+	RET
+
+// func expChunkNEON(s *float32, mask uint64, top float32, round int) float32
+TEXT ·expChunkNEON(SB), NOSPLIT, $0-36
+	MOVD s+0(FP), R0
+	MOVD mask+8(FP), R1
+	FMOVS top+16(FP), F0
+	MOVD round+24(FP), R2
+	MOVD $elem<>(SB), R6
+	FMOVQ (R6), F1
+	ADD $32, R6
+	VLD1R.P 4(R6), [V2.S4]
+	VLD1R.P 4(R6), [V3.S4]
+	VLD1R.P 4(R6), [V4.S4]
+	VLD1R.P 4(R6), [V5.S4]
+	VLD1R.P 4(R6), [V6.S4]
+	VLD1R.P 4(R6), [V7.S4]
+	VLD1R.P 4(R6), [V8.S4]
+	VLD1R.P 4(R6), [V9.S4]
+	MOVD $lanes<>(SB), R6
+	FMOVQ (R6), F10
+	VDUP V0.S[0], V0.S4
+	VMOVI $0, V11.B16
+	VMOVI $0, V12.B16
+	VMOVI $0, V13.B16
+	VMOVI $0, V14.B16
+	MOVD $4, R5
+loop:
+	FLDPQ (R0), (F15, F16)
+	FLDPQ 32(R0), (F17, F18)
+	WORD $0x4ea0d5ef // fsub v15.4s, v15.4s, v0.4s
+	WORD $0x4ea0d610 // fsub v16.4s, v16.4s, v0.4s
+	WORD $0x4ea0d631 // fsub v17.4s, v17.4s, v0.4s
+	WORD $0x4ea0d652 // fsub v18.4s, v18.4s, v0.4s
+	WORD $0x6ea2e5fb // fcmgt v27.4s, v15.4s, v2.4s
+	WORD $0x6ea2e61c // fcmgt v28.4s, v16.4s, v2.4s
+	WORD $0x6ea2e63d // fcmgt v29.4s, v17.4s, v2.4s
+	WORD $0x6ea2e65e // fcmgt v30.4s, v18.4s, v2.4s
+	VBIF V27.B16, V2.B16, V15.B16
+	VBIF V28.B16, V2.B16, V16.B16
+	VBIF V29.B16, V2.B16, V17.B16
+	VBIF V30.B16, V2.B16, V18.B16
+	WORD $0x6eafe47b // fcmgt v27.4s, v3.4s, v15.4s
+	WORD $0x6eb0e47c // fcmgt v28.4s, v3.4s, v16.4s
+	WORD $0x6eb1e47d // fcmgt v29.4s, v3.4s, v17.4s
+	WORD $0x6eb2e47e // fcmgt v30.4s, v3.4s, v18.4s
+	VBIF V27.B16, V3.B16, V15.B16
+	VBIF V28.B16, V3.B16, V16.B16
+	VBIF V29.B16, V3.B16, V17.B16
+	VBIF V30.B16, V3.B16, V18.B16
+	WORD $0x4f8191f3 // fmul v19.4s, v15.4s, v1.s[0]
+	WORD $0x4f819214 // fmul v20.4s, v16.4s, v1.s[0]
+	WORD $0x4f819235 // fmul v21.4s, v17.4s, v1.s[0]
+	WORD $0x4f819256 // fmul v22.4s, v18.4s, v1.s[0]
+	WORD $0x4e24d673 // fadd v19.4s, v19.4s, v4.4s
+	WORD $0x4e24d694 // fadd v20.4s, v20.4s, v4.4s
+	WORD $0x4e24d6b5 // fadd v21.4s, v21.4s, v4.4s
+	WORD $0x4e24d6d6 // fadd v22.4s, v22.4s, v4.4s
+	VSHL $23, V19.S4, V23.S4
+	VSHL $23, V20.S4, V24.S4
+	VSHL $23, V21.S4, V25.S4
+	VSHL $23, V22.S4, V26.S4
+	WORD $0x4ea4d673 // fsub v19.4s, v19.4s, v4.4s
+	WORD $0x4ea4d694 // fsub v20.4s, v20.4s, v4.4s
+	WORD $0x4ea4d6b5 // fsub v21.4s, v21.4s, v4.4s
+	WORD $0x4ea4d6d6 // fsub v22.4s, v22.4s, v4.4s
+	WORD $0x4fa1927b // fmul v27.4s, v19.4s, v1.s[1]
+	WORD $0x4fa1929c // fmul v28.4s, v20.4s, v1.s[1]
+	WORD $0x4fa192bd // fmul v29.4s, v21.4s, v1.s[1]
+	WORD $0x4fa192de // fmul v30.4s, v22.4s, v1.s[1]
+	WORD $0x4ebbd5ef // fsub v15.4s, v15.4s, v27.4s
+	WORD $0x4ebcd610 // fsub v16.4s, v16.4s, v28.4s
+	WORD $0x4ebdd631 // fsub v17.4s, v17.4s, v29.4s
+	WORD $0x4ebed652 // fsub v18.4s, v18.4s, v30.4s
+	WORD $0x4f819a7b // fmul v27.4s, v19.4s, v1.s[2]
+	WORD $0x4f819a9c // fmul v28.4s, v20.4s, v1.s[2]
+	WORD $0x4f819abd // fmul v29.4s, v21.4s, v1.s[2]
+	WORD $0x4f819ade // fmul v30.4s, v22.4s, v1.s[2]
+	WORD $0x4ebbd5ef // fsub v15.4s, v15.4s, v27.4s
+	WORD $0x4ebcd610 // fsub v16.4s, v16.4s, v28.4s
+	WORD $0x4ebdd631 // fsub v17.4s, v17.4s, v29.4s
+	WORD $0x4ebed652 // fsub v18.4s, v18.4s, v30.4s
+	WORD $0x4fa199fb // fmul v27.4s, v15.4s, v1.s[3]
+	WORD $0x4fa19a1c // fmul v28.4s, v16.4s, v1.s[3]
+	WORD $0x4fa19a3d // fmul v29.4s, v17.4s, v1.s[3]
+	WORD $0x4fa19a5e // fmul v30.4s, v18.4s, v1.s[3]
+	WORD $0x4e25d77b // fadd v27.4s, v27.4s, v5.4s
+	WORD $0x4e25d79c // fadd v28.4s, v28.4s, v5.4s
+	WORD $0x4e25d7bd // fadd v29.4s, v29.4s, v5.4s
+	WORD $0x4e25d7de // fadd v30.4s, v30.4s, v5.4s
+	WORD $0x6e2fdf7b // fmul v27.4s, v27.4s, v15.4s
+	WORD $0x6e30df9c // fmul v28.4s, v28.4s, v16.4s
+	WORD $0x6e31dfbd // fmul v29.4s, v29.4s, v17.4s
+	WORD $0x6e32dfde // fmul v30.4s, v30.4s, v18.4s
+	WORD $0x4e26d77b // fadd v27.4s, v27.4s, v6.4s
+	WORD $0x4e26d79c // fadd v28.4s, v28.4s, v6.4s
+	WORD $0x4e26d7bd // fadd v29.4s, v29.4s, v6.4s
+	WORD $0x4e26d7de // fadd v30.4s, v30.4s, v6.4s
+	WORD $0x6e2fdf7b // fmul v27.4s, v27.4s, v15.4s
+	WORD $0x6e30df9c // fmul v28.4s, v28.4s, v16.4s
+	WORD $0x6e31dfbd // fmul v29.4s, v29.4s, v17.4s
+	WORD $0x6e32dfde // fmul v30.4s, v30.4s, v18.4s
+	WORD $0x4e27d77b // fadd v27.4s, v27.4s, v7.4s
+	WORD $0x4e27d79c // fadd v28.4s, v28.4s, v7.4s
+	WORD $0x4e27d7bd // fadd v29.4s, v29.4s, v7.4s
+	WORD $0x4e27d7de // fadd v30.4s, v30.4s, v7.4s
+	WORD $0x6e2fdf7b // fmul v27.4s, v27.4s, v15.4s
+	WORD $0x6e30df9c // fmul v28.4s, v28.4s, v16.4s
+	WORD $0x6e31dfbd // fmul v29.4s, v29.4s, v17.4s
+	WORD $0x6e32dfde // fmul v30.4s, v30.4s, v18.4s
+	WORD $0x4e28d77b // fadd v27.4s, v27.4s, v8.4s
+	WORD $0x4e28d79c // fadd v28.4s, v28.4s, v8.4s
+	WORD $0x4e28d7bd // fadd v29.4s, v29.4s, v8.4s
+	WORD $0x4e28d7de // fadd v30.4s, v30.4s, v8.4s
+	WORD $0x6e2fdf7b // fmul v27.4s, v27.4s, v15.4s
+	WORD $0x6e30df9c // fmul v28.4s, v28.4s, v16.4s
+	WORD $0x6e31dfbd // fmul v29.4s, v29.4s, v17.4s
+	WORD $0x6e32dfde // fmul v30.4s, v30.4s, v18.4s
+	WORD $0x4e29d77b // fadd v27.4s, v27.4s, v9.4s
+	WORD $0x4e29d79c // fadd v28.4s, v28.4s, v9.4s
+	WORD $0x4e29d7bd // fadd v29.4s, v29.4s, v9.4s
+	WORD $0x4e29d7de // fadd v30.4s, v30.4s, v9.4s
+	WORD $0x6e2fdf7b // fmul v27.4s, v27.4s, v15.4s
+	WORD $0x6e30df9c // fmul v28.4s, v28.4s, v16.4s
+	WORD $0x6e31dfbd // fmul v29.4s, v29.4s, v17.4s
+	WORD $0x6e32dfde // fmul v30.4s, v30.4s, v18.4s
+	WORD $0x4e29d77b // fadd v27.4s, v27.4s, v9.4s
+	WORD $0x4e29d79c // fadd v28.4s, v28.4s, v9.4s
+	WORD $0x4e29d7bd // fadd v29.4s, v29.4s, v9.4s
+	WORD $0x4e29d7de // fadd v30.4s, v30.4s, v9.4s
+	VADD V23.S4, V27.S4, V15.S4
+	VADD V24.S4, V28.S4, V16.S4
+	VADD V25.S4, V29.S4, V17.S4
+	VADD V26.S4, V30.S4, V18.S4
+	CBZ R2, mask
+	WORD $0x0e2169ef // fcvtn v15.4h, v15.4s
+	WORD $0x0e216a10 // fcvtn v16.4h, v16.4s
+	WORD $0x0e216a31 // fcvtn v17.4h, v17.4s
+	WORD $0x0e216a52 // fcvtn v18.4h, v18.4s
+	WORD $0x0e2179ef // fcvtl v15.4s, v15.4h
+	WORD $0x0e217a10 // fcvtl v16.4s, v16.4h
+	WORD $0x0e217a31 // fcvtl v17.4s, v17.4h
+	WORD $0x0e217a52 // fcvtl v18.4s, v18.4h
+mask:
+	VDUP R1, V31.S4
+	VCMTST V10.S4, V31.S4, V31.S4
+	LSR $4, R1
+	VDUP R1, V19.S4
+	VCMTST V10.S4, V19.S4, V19.S4
+	LSR $4, R1
+	VDUP R1, V20.S4
+	VCMTST V10.S4, V20.S4, V20.S4
+	LSR $4, R1
+	VDUP R1, V21.S4
+	VCMTST V10.S4, V21.S4, V21.S4
+	LSR $4, R1
+	VAND V31.B16, V15.B16, V15.B16
+	VAND V19.B16, V16.B16, V16.B16
+	VAND V20.B16, V17.B16, V17.B16
+	VAND V21.B16, V18.B16, V18.B16
+	WORD $0x4e2fd56b // fadd v11.4s, v11.4s, v15.4s
+	WORD $0x4e30d58c // fadd v12.4s, v12.4s, v16.4s
+	WORD $0x4e31d5ad // fadd v13.4s, v13.4s, v17.4s
+	WORD $0x4e32d5ce // fadd v14.4s, v14.4s, v18.4s
+	FSTPQ (F15, F16), (R0)
+	FSTPQ (F17, F18), 32(R0)
+	ADD $64, R0
+	SUBS $1, R5
+	BNE loop
+	WORD $0x4e2dd56b // fadd v11.4s, v11.4s, v13.4s
+	WORD $0x4e2ed58c // fadd v12.4s, v12.4s, v14.4s
+	WORD $0x4e2cd56b // fadd v11.4s, v11.4s, v12.4s
+	VEXT $8, V11.B16, V11.B16, V12.B16
+	WORD $0x4e2cd56b // fadd v11.4s, v11.4s, v12.4s
+	WORD $0x7e30d96b // faddp s11, v11.2s
+	FMOVS F11, ret+32(FP)
 	RET

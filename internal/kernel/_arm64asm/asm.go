@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -12,22 +13,45 @@ type vec int
 // asm collects the text of the assembly and the declarations.
 type asm struct {
 	text, stubs strings.Builder
-	free        []vec // in the order of their release
+	free        []vec  // in the order of their release
+	result      string // where the function's result goes
 }
 
 func newAsm() *asm { return &asm{} }
 
-// function begins a function with all vector registers free and its
-// parameters, all of 8 bytes, in the registers regs.
-func (a *asm) function(name, params string, frame int, regs ...string) {
-	fmt.Fprintf(&a.stubs, "\n//go:noescape\nfunc %s(%s)\n", name, params)
-	fmt.Fprintf(&a.text, "\n// func %s(%s)\nTEXT ·%s(SB), NOSPLIT, $%d-%d\n", name, params, name, frame, 8*len(regs))
-	for i, p := range strings.Split(params, ", ") {
-		a.op("MOVD %s+%d(FP), %s", p[:strings.Index(p, " ")], 8*i, regs[i])
-	}
+// function begins a function with all vector registers free and its parameters
+// in the registers regs: a float32 is in the low lane of a vector register
+// such as F3, which is taken, any other, of 8 bytes, in a general register.
+// result is "" or the type of the result.
+func (a *asm) function(name, params, result string, frame int, regs ...string) {
+	fmt.Fprintf(&a.stubs, "\n//go:noescape\nfunc %s(%s) %s\n", name, params, result)
 	a.free = nil
 	for v := range vec(32) {
 		a.free = append(a.free, v)
+	}
+	var loads []string
+	at := 0
+	for i, p := range strings.Split(params, ", ") {
+		param, kind, _ := strings.Cut(p, " ")
+		op, size := "MOVD", 8
+		if kind == "float32" {
+			op, size = "FMOVS", 4
+			v, err := strconv.Atoi(regs[i][1:])
+			if err != nil {
+				panic(err)
+			}
+			a.claim([]vec{vec(v)})
+		}
+		at = (at + size - 1) / size * size
+		loads = append(loads, fmt.Sprintf("%s %s+%d(FP), %s", op, param, at, regs[i]))
+		at += size
+	}
+	at = (at + 7) / 8 * 8
+	a.result = fmt.Sprintf("ret+%d(FP)", at)
+	at += map[string]int{"": 0, "int": 8, "float32": 4}[result]
+	fmt.Fprintf(&a.text, "\n// func %s\nTEXT ·%s(SB), NOSPLIT, $%d-%d\n", strings.TrimSpace(name+"("+params+") "+result), name, frame, at)
+	for _, l := range loads {
+		a.op("%s", l)
 	}
 }
 
@@ -153,6 +177,54 @@ func (a *asm) fadd(d, n, m vec) {
 func (a *asm) fmulLane(d, n, m vec, i int) {
 	a.word(0x4f809000|index32(m, i)|n.rn()|d.rd(), "fmul v%d.4s, v%d.4s, v%d.s[%d]", d, n, m, i)
 }
+
+// fmlaLane adds n times lane i of m to d and rounds once, which is right only
+// where the product is exact.
+func (a *asm) fmlaLane(d, n, m vec, i int) {
+	a.word(0x4f801000|index32(m, i)|n.rn()|d.rd(), "fmla v%d.4s, v%d.4s, v%d.s[%d]", d, n, m, i)
+}
+
+func (a *asm) fsub(d, n, m vec) {
+	a.word(0x4ea0d400|m.rm()|n.rn()|d.rd(), "fsub v%d.4s, v%d.4s, v%d.4s", d, n, m)
+}
+
+func (a *asm) fdiv(d, n, m vec) {
+	a.word(0x6e20fc00|m.rm()|n.rn()|d.rd(), "fdiv v%d.4s, v%d.4s, v%d.4s", d, n, m)
+}
+
+// fmax gives a NaN where an operand is one.
+func (a *asm) fmax(d, n, m vec) {
+	a.word(0x4e20f400|m.rm()|n.rn()|d.rd(), "fmax v%d.4s, v%d.4s, v%d.4s", d, n, m)
+}
+
+func (a *asm) fmaxv(d, n vec) { a.word(0x6e30f800|n.rn()|d.rd(), "fmaxv s%d, v%d.4s", d, n) }
+
+func (a *asm) fabs(d, n vec) { a.word(0x4ea0f800|n.rn()|d.rd(), "fabs v%d.4s, v%d.4s", d, n) }
+
+func (a *asm) fneg(d, n vec) { a.word(0x6ea0f800|n.rn()|d.rd(), "fneg v%d.4s, v%d.4s", d, n) }
+
+// fcmgt sets the lanes of d to all ones where n > m.
+func (a *asm) fcmgt(d, n, m vec) {
+	a.word(0x6ea0e400|m.rm()|n.rn()|d.rd(), "fcmgt v%d.4s, v%d.4s, v%d.4s", d, n, m)
+}
+
+// faddp adds the lower two lanes.
+func (a *asm) faddp(d, n vec) { a.word(0x7e30d800|n.rn()|d.rd(), "faddp s%d, v%d.2s", d, n) }
+
+// fcvtns converts to int32, rounding to even.
+func (a *asm) fcvtns(d, n vec) { a.word(0x4e21a800|n.rn()|d.rd(), "fcvtns v%d.4s, v%d.4s", d, n) }
+
+// fcvtn narrows float32 to float16 into the lower or upper half of d.
+func (a *asm) fcvtn(d, n vec, upper int) {
+	s, t, q := half(upper, "4h", "8h")
+	a.word(0x0e216800|q|n.rn()|d.rd(), "fcvtn%s v%d.%s, v%d.4s", s, d, t, n)
+}
+
+// umaxv gives the largest of four unsigned lanes.
+func (a *asm) umaxv(d, n vec) { a.word(0x6eb0a800|n.rn()|d.rd(), "umaxv s%d, v%d.4s", d, n) }
+
+// saddlv adds 16 lanes of 8 bits.
+func (a *asm) saddlv(d, n vec) { a.word(0x4e303800|n.rn()|d.rd(), "saddlv h%d, v%d.16b", d, n) }
 
 // scvtf converts int32 to float32, rounding to even.
 func (a *asm) scvtf(d, n vec) { a.word(0x4e21d800|n.rn()|d.rd(), "scvtf v%d.4s, v%d.4s", d, n) }

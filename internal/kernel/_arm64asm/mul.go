@@ -55,7 +55,7 @@ func (a *asm) matmul(f format, t int) {
 	if k.spills() {
 		frame = 64 * t
 	}
-	a.function(name(f.name, t), signatureQuant, frame, rDst, rLdd, rW, rNb, rNg, rQ0, rD0, rC0)
+	a.function(name(f.name, t), signatureQuant, "", frame, rDst, rLdd, rW, rNb, rNg, rQ0, rD0, rC0)
 	a.op("LSL $2, %s", rLdd)
 	k.x = a.take(t)
 	k.constants()
@@ -499,10 +499,11 @@ func (k *kernel) scales(f func(r int, d, dm vec)) {
 }
 
 // float emits the kernels of the float formats: weights [cols][16], inputs
-// [cols][t] float32; products and sums are rounded one by one.
-func (a *asm) float(format string, t int) {
+// [cols][t] float32; products and sums are rounded one by one, or at once where
+// products are exact.
+func (a *asm) float(name, format string, t int, exact bool) {
 	const x0, x, rows4 = rD0, rD, 4
-	a.function(name(format, t), signatureFloat, 0, rDst, rLdd, rW, rNb, rNg, x0)
+	a.function(name, signatureFloat, "", 0, rDst, rLdd, rW, rNb, rNg, x0)
 	a.op("LSL $2, %s", rLdd)
 	rows := min(rows4, 16/t)
 	size := 2
@@ -527,17 +528,11 @@ func (a *asm) float(format string, t int) {
 		for c := range n {
 			w := a.take(rows)
 			a.weights(format, mem{rP0, 16 * size * c}, w)
-			p := a.one()
 			for r := range acc {
 				for i := range acc[r] {
-					at := c*t + i
-					a.fmulLane(p, w[r], xs[at/4], at%4)
-					a.fadd(acc[r][i], acc[r][i], p)
-					a.release(p)
-					p = a.one()
+					a.multiplyAdd(acc[r][i], w[r], xs[(c*t+i)/4], (c*t+i)%4, exact)
 				}
 			}
-			a.release(p)
 			a.release(w...)
 		}
 		a.release(xs...)
@@ -586,4 +581,17 @@ func (a *asm) weights(format string, m mem, w []vec) {
 		}
 	}
 	a.release(raw...)
+}
+
+// multiplyAdd adds n times lane i of m to d. The product is rounded before, or
+// is exact.
+func (a *asm) multiplyAdd(d, n, m vec, i int, exact bool) {
+	if exact {
+		a.fmlaLane(d, n, m, i)
+		return
+	}
+	p := a.one()
+	a.fmulLane(p, n, m, i)
+	a.fadd(d, d, p)
+	a.release(p)
 }
