@@ -69,8 +69,8 @@ func (p Path) Store(s KVShape, page []byte, slot int, k, v []float32) {
 }
 
 func (p Path) toF16(dst []uint16, src []float32) {
-	if n := len(src) &^ 15; p == AVX512 && n > 0 {
-		toF16512(dst[:n], src[:n])
+	if n := len(src) &^ 15; p.vectors() && n > 0 {
+		p.toF16Asm(dst[:n], src[:n])
 		dst, src = dst[n:], src[n:]
 	}
 	for i, x := range src {
@@ -177,8 +177,8 @@ func (p Path) attendTile(a *Attention, at, w int) {
 // scores writes s[i][t] = q_i·k_t for the first n positions of a page; what it
 // writes beyond them is not used.
 func (p Path) scores(kv arith.KV, s []float32, keys []byte, q []float32, hd, w, n int) {
-	if p == AVX512 {
-		scores512(kv, s, keys, q, hd, w)
+	if p.vectors() {
+		p.scoresAsm(kv, s, keys, q, hd, w, n)
 		return
 	}
 	for t := range min(n, PagePositions) {
@@ -200,8 +200,8 @@ func kvAt(kv arith.KV, b []byte, i int) float32 {
 }
 
 func (p Path) maxChunk(s []float32, mask uint64, top float32) float32 {
-	if p == AVX512 {
-		return maxChunk512(s, mask, top)
+	if p.vectors() {
+		return p.maxChunkAsm(s, mask, top)
 	}
 	for t, x := range s {
 		if mask>>t&1 != 0 {
@@ -212,8 +212,8 @@ func (p Path) maxChunk(s []float32, mask uint64, top float32) float32 {
 }
 
 func (p Path) expChunk(s []float32, mask uint64, top float32, kv arith.KV) float32 {
-	if p == AVX512 {
-		return expChunk512(s, mask, top, kv)
+	if p.vectors() {
+		return p.expChunkAsm(s, mask, top, kv)
 	}
 	for t, x := range s {
 		if mask>>t&1 == 0 {
@@ -228,8 +228,8 @@ func (p Path) expChunk(s []float32, mask uint64, top float32, kv arith.KV) float
 // mix adds Σ_t p[i][t]·v_t over the first n positions to out[i]. Weights of
 // positions that a query does not see are zero, which changes no bit.
 func (p Path) mix(kv arith.KV, out []float32, vd int, s []float32, values []byte, w, n int) {
-	if p == AVX512 {
-		mix512(kv, out, vd, s, values, w, n)
+	if p.vectors() {
+		p.mixAsm(kv, out, vd, s, values, w, n)
 		return
 	}
 	for i := range w {

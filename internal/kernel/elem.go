@@ -14,8 +14,8 @@ func Pad(n int) int { return (n + 15) &^ 15 }
 // holds a value that is not finite or its squares overflow. w may be nil.
 func (p Path) RMSNorm(dst, x, w []float32, n int, eps float32) bool {
 	var ss float32
-	if p == AVX512 && n%16 == 0 {
-		ss = sumSquares512(x[:n])
+	if p.vectors() && n%16 == 0 {
+		ss = p.sumSquaresAsm(x[:n])
 	} else {
 		ss = arith.SumSquares(x[:n])
 	}
@@ -23,8 +23,8 @@ func (p Path) RMSNorm(dst, x, w []float32, n int, eps float32) bool {
 	if !arith.Finite(ss) || !arith.Finite(r) {
 		return false
 	}
-	if p == AVX512 && n%16 == 0 && w != nil {
-		scaleMul512(dst[:n], x[:n], w[:n], r)
+	if p.vectors() && n%16 == 0 && w != nil {
+		p.scaleMulAsm(dst[:n], x[:n], w[:n], r)
 		return true
 	}
 	for i, v := range x[:n] {
@@ -39,8 +39,8 @@ func (p Path) RMSNorm(dst, x, w []float32, n int, eps float32) bool {
 
 // Add adds x to dst, element by element.
 func (p Path) Add(dst, x []float32) {
-	if n := len(x) &^ 15; p == AVX512 && n > 0 {
-		add512(dst[:n], x[:n])
+	if n := len(x) &^ 15; p.vectors() && n > 0 {
+		p.addAsm(dst[:n], x[:n])
 		dst, x = dst[n:], x[n:]
 	}
 	for i, v := range x {
@@ -59,8 +59,8 @@ const (
 
 // GateMul writes gate(g)·u to dst, which may be g.
 func (p Path) GateMul(gate Gate, dst, g, u []float32) {
-	if n := len(g) &^ 15; p == AVX512 && n > 0 {
-		gate512(gate, dst[:n], g[:n], u[:n])
+	if n := len(g) &^ 15; p.vectors() && n > 0 {
+		p.gateAsm(gate, dst[:n], g[:n], u[:n])
 		dst, g, u = dst[n:], g[n:], u[n:]
 	}
 	for i, v := range g {
@@ -74,8 +74,8 @@ func (p Path) GateMul(gate Gate, dst, g, u []float32) {
 
 // ScaleRound multiplies x by scale and rounds to the cache's format.
 func (p Path) ScaleRound(x []float32, scale float32, kv arith.KV) {
-	if n := len(x) &^ 15; p == AVX512 && n > 0 {
-		scaleRound512(x[:n], scale, kv)
+	if n := len(x) &^ 15; p.vectors() && n > 0 {
+		p.scaleRoundAsm(x[:n], scale, kv)
 		x = x[n:]
 	}
 	for i, v := range x {
@@ -104,9 +104,7 @@ func (r *Rotation) Set(rope *arith.Rope, pos int) {
 
 // Rotate applies arith.RotatePairs to heads consecutive heads of hd floats.
 func (p Path) Rotate(x []float32, heads, hd int, r *Rotation, neox bool) {
-	n := len(r.cos)
-	if p == AVX512 && (neox && n%16 == 0 || !neox && n%8 == 0) {
-		rotate512(x[:heads*hd], heads, hd, r, neox)
+	if p.vectors() && p.rotateAsm(x[:heads*hd], heads, hd, r, neox) {
 		return
 	}
 	for h := range heads {

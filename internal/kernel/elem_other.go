@@ -1,21 +1,23 @@
-//go:build !amd64 || purego
+//go:build (!amd64 && !arm64) || purego
 
 package kernel
 
 import "github.com/geistnet/geist/arith"
 
-func sumSquares512([]float32) float32                          { panic(noAssembly) }
-func scaleMul512(_, _, _ []float32, _ float32)                 { panic(noAssembly) }
-func add512(_, _ []float32)                                    { panic(noAssembly) }
-func gate512(Gate, []float32, []float32, []float32)            { panic(noAssembly) }
-func scaleRound512([]float32, float32, arith.KV)               { panic(noAssembly) }
-func rotate512([]float32, int, int, *Rotation, bool)           { panic(noAssembly) }
-func toF16512([]uint16, []float32)                             { panic(noAssembly) }
-func maxChunk512([]float32, uint64, float32) float32           { panic(noAssembly) }
-func expChunk512([]float32, uint64, float32, arith.KV) float32 { panic(noAssembly) }
+func (Path) vectors() bool { return false }
 
-func scores512(arith.KV, []float32, []byte, []float32, int, int)       { panic(noAssembly) }
-func mix512(arith.KV, []float32, int, []float32, []byte, int, int)     { panic(noAssembly) }
-func quantise512([]float32, []int8, []float32, int, int, []int32) bool { panic(noAssembly) }
+func (Path) sumSquaresAsm([]float32) float32                          { panic(noAssembly) }
+func (Path) scaleMulAsm(_, _, _ []float32, _ float32)                 { panic(noAssembly) }
+func (Path) addAsm(_, _ []float32)                                    { panic(noAssembly) }
+func (Path) gateAsm(Gate, []float32, []float32, []float32)            { panic(noAssembly) }
+func (Path) scaleRoundAsm([]float32, float32, arith.KV)               { panic(noAssembly) }
+func (Path) rotateAsm([]float32, int, int, *Rotation, bool) bool      { panic(noAssembly) }
+func (Path) toF16Asm([]uint16, []float32)                             { panic(noAssembly) }
+func (Path) maxChunkAsm([]float32, uint64, float32) float32           { panic(noAssembly) }
+func (Path) expChunkAsm([]float32, uint64, float32, arith.KV) float32 { panic(noAssembly) }
+
+func (Path) scoresAsm(arith.KV, []float32, []byte, []float32, int, int, int)  { panic(noAssembly) }
+func (Path) mixAsm(arith.KV, []float32, int, []float32, []byte, int, int)     { panic(noAssembly) }
+func (Path) quantiseAsm([]float32, []int8, []float32, int, int, []int32) bool { panic(noAssembly) }
 
 const noAssembly = "kernel: internal error: this build has no assembly"

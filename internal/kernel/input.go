@@ -181,8 +181,8 @@ const rawSums = 128
 // quantise quantises whole blocks of x: codes of block b go to
 // q[b·w·block:], its scale to d[b·w], the sum of each 16 codes to raw.
 func (in *Input) quantise(x []float32, q []int8, d []float32, w int, raw []int32) bool {
-	if in.path == AVX512 {
-		return quantise512(x, q, d, w, in.block, raw)
+	if in.path.vectors() {
+		return in.path.quantiseAsm(x, q, d, w, in.block, raw)
 	}
 	return quantiseGo(x, q, d, w, in.block, raw)
 }

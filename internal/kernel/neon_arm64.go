@@ -5,235 +5,235 @@
 package kernel
 
 //go:noescape
-func mmQ8_0x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ8_0x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ8_0x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ8_0x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ8_0x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ8_0x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ8_0x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ8_0x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_0x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_0x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_0x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_0x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_0x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_0x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_0x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_0x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmIQ4NLx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmIQ4NLx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmIQ4NLx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmIQ4NLx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmIQ4NLx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmIQ4NLx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmIQ4NLx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmIQ4NLx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_1x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_1x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_1x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_1x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_1x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_1x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_1x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_1x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_0x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_0x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_0x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_0x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_0x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_0x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_0x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_0x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_1x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_1x8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_1x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_1x4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_1x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_1x2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_1x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_1x1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ2_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ2_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ2_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ2_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ2_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ2_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ2_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ2_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ3_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ3_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ3_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ3_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ3_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ3_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ3_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ3_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ4_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ4_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ5_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ5_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ6_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ6_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ6_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ6_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ6_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ6_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmQ6_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte) 
+func mmQ6_Kx1NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
 
 //go:noescape
-func mmF32x8NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmF32x8NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mmF16x8NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmF16x8NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mmBF16x8NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmBF16x8NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func scoresF16x8NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func scoresF16x8NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mixF32x8NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int) 
+func mixF32x8NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
 
 //go:noescape
-func mixF16x8NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int) 
+func mixF16x8NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
 
 //go:noescape
-func mmF32x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmF32x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mmF16x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmF16x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mmBF16x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmBF16x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func scoresF16x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func scoresF16x4NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mixF32x4NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int) 
+func mixF32x4NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
 
 //go:noescape
-func mixF16x4NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int) 
+func mixF16x4NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
 
 //go:noescape
-func mmF32x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmF32x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mmF16x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmF16x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mmBF16x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmBF16x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func scoresF16x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func scoresF16x2NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mixF32x2NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int) 
+func mixF32x2NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
 
 //go:noescape
-func mixF16x2NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int) 
+func mixF16x2NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
 
 //go:noescape
-func mmF32x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmF32x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mmF16x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmF16x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mmBF16x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func mmBF16x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func scoresF16x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32) 
+func scoresF16x1NEON(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 //go:noescape
-func mixF32x1NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int) 
+func mixF32x1NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
 
 //go:noescape
-func mixF16x1NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int) 
+func mixF16x1NEON(out *float32, ostride int, p *float32, v *byte, n16 int, n int)
 
 //go:noescape
 func sumSquaresNEON(x *float32, n int) float32
 
 //go:noescape
-func scaleMulNEON(dst *float32, x *float32, w *float32, r float32, n int) 
+func scaleMulNEON(dst *float32, x *float32, w *float32, r float32, n int)
 
 //go:noescape
-func addNEON(dst *float32, x *float32, n int) 
+func addNEON(dst *float32, x *float32, n int)
 
 //go:noescape
-func siluNEON(dst *float32, gate *float32, u *float32, n int) 
+func siluNEON(dst *float32, gate *float32, u *float32, n int)
 
 //go:noescape
-func geluNEON(dst *float32, gate *float32, u *float32, n int) 
+func geluNEON(dst *float32, gate *float32, u *float32, n int)
 
 //go:noescape
-func scaleRoundNEON(x *float32, scale float32, round int, n int) 
+func scaleRoundNEON(x *float32, scale float32, round int, n int)
 
 //go:noescape
-func toF16NEON(dst *uint16, src *float32, n int) 
+func toF16NEON(dst *uint16, src *float32, n int)
 
 //go:noescape
-func ropeNormNEON(x *float32, heads int, step int, cos *float32, sin *float32, n int) 
+func ropeNormNEON(x *float32, heads int, step int, cos *float32, sin *float32, n int)
 
 //go:noescape
-func ropeNeoxNEON(x *float32, heads int, step int, cos *float32, sin *float32, n int) 
+func ropeNeoxNEON(x *float32, heads int, step int, cos *float32, sin *float32, n int)
 
 //go:noescape
 func quantise32NEON(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int

@@ -24,7 +24,8 @@ func newAsm() *asm { return &asm{} }
 // such as F3, which is taken, any other, of 8 bytes, in a general register.
 // result is "" or the type of the result.
 func (a *asm) function(name, params, result string, frame int, regs ...string) {
-	fmt.Fprintf(&a.stubs, "\n//go:noescape\nfunc %s(%s) %s\n", name, params, result)
+	signature := strings.TrimSpace(name + "(" + params + ") " + result)
+	fmt.Fprintf(&a.stubs, "\n//go:noescape\nfunc %s\n", signature)
 	a.free = nil
 	for v := range vec(32) {
 		a.free = append(a.free, v)
@@ -49,7 +50,7 @@ func (a *asm) function(name, params, result string, frame int, regs ...string) {
 	at = (at + 7) / 8 * 8
 	a.result = fmt.Sprintf("ret+%d(FP)", at)
 	at += map[string]int{"": 0, "int": 8, "float32": 4}[result]
-	fmt.Fprintf(&a.text, "\n// func %s\nTEXT ·%s(SB), NOSPLIT, $%d-%d\n", strings.TrimSpace(name+"("+params+") "+result), name, frame, at)
+	fmt.Fprintf(&a.text, "\n// func %s\nTEXT ·%s(SB), NOSPLIT, $%d-%d\n", signature, name, frame, at)
 	for _, l := range loads {
 		a.op("%s", l)
 	}
