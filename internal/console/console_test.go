@@ -66,7 +66,7 @@ func TestBar(t *testing.T) {
 	if len(drawn) != 4 {
 		t.Fatalf("%d drawings: %q", len(drawn)-1, drawn)
 	}
-	if want := "copy   [==============          ]  60%  3.0 MB of 5.0 MB  2.0 MB/s  1s left"; drawn[2] != want {
+	if want := "copy   [=========       ]  60%  3.0 MB of 5.0 MB  2.0 MB/s  1s left"; drawn[2] != want {
 		t.Errorf("got  %q\nwant %q", drawn[2], want)
 	}
 	if !strings.HasSuffix(drawn[3], "\n") || strings.Count(b.String(), "\n") != 1 {
@@ -118,5 +118,18 @@ func TestNew(t *testing.T) {
 	}
 	if o := New(&strings.Builder{}, func(string) string { return "xterm" }); o.Terminal || o.Color {
 		t.Error("a buffer is taken for a terminal")
+	}
+}
+
+// TestWidth: a line that wraps could not be drawn again.
+func TestWidth(t *testing.T) {
+	begin := time.Unix(0, 0)
+	for _, total := range []int64{999_900_000_000, 5_000_000, -1} {
+		p := Progress{stage: "compare", begin: begin}
+		for _, after := range []time.Duration{time.Second, time.Hour, 20 * time.Hour} {
+			if l := p.line(899_900_000_000, total, begin.Add(after)); len(l) > 79 {
+				t.Errorf("%d columns: %s", len(l), l)
+			}
+		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 const (
 	redraw   = 100 * time.Millisecond // between two drawings of the bar
-	barCells = 24
+	barCells = 16                     // so that the longest line fits into 80 columns
 )
 
 // A Progress shows how far a transfer of bytes has come: a bar that redraws

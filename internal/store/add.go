@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// A ProgressFunc is told how many of total bytes of a stage are done: "compare"
-// (is it here already?), "resume" (is the earlier part whole?), "copy" and
-// "verify". A total of -1 is unknown. It runs on the caller's goroutine.
+// A ProgressFunc is told how many of total bytes of a stage are done: "wait"
+// (another process adds the same source), "compare" (is it here already?),
+// "resume" (is the earlier part whole?), "copy" and "verify". A total of -1 is unknown. It runs on the caller's goroutine.
 type ProgressFunc func(stage string, done, total int64)
 
 // A partial copy that nobody went on with for so long is removed.
@@ -93,9 +93,13 @@ func (s *Store) Add(ctx context.Context, src Source, name string, progress Progr
 		key = hex.EncodeToString(sum[:16])
 	}
 	c := &copying{s, src, progress, filepath.Join(s.partial(), key)}
-	unlock, err = lockFile(ctx, c.base+".lock")
+	unlock, err = tryLockFile(c.base + ".lock")
+	if err == nil && unlock == nil {
+		progress("wait", 0, -1)
+		unlock, err = lockFile(ctx, c.base+".lock")
+	}
 	if err != nil {
-		return Model{}, err
+		return Model{}, fmt.Errorf("add %s: %w", src.Label, err)
 	}
 	defer unlock()
 	m, err := c.add(ctx, name)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -377,6 +378,38 @@ func TestConcurrentAddAndRemove(t *testing.T) {
 	}
 	for _, m := range l {
 		same(t, s, m, path)
+	}
+}
+
+// TestWait: whoever adds what another adds is told, waits, and does not copy again.
+func TestWait(t *testing.T) {
+	s := open(t, t.TempDir())
+	src := fromFile(t, model(t, 1, 3<<20))
+	waiting, done := make(chan struct{}), make(chan error)
+	var stages []string
+	_, err := s.Add(t.Context(), src, "first", func(stage string, n, total int64) {
+		if stage != "copy" || n != 1<<20 {
+			return
+		}
+		go func() {
+			_, err := s.Add(t.Context(), src, "second", func(stage string, _, _ int64) {
+				if len(stages) == 0 {
+					close(waiting)
+				}
+				stages = append(stages, stage)
+			})
+			done <- err
+		}()
+		<-waiting
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if stages = slices.Compact(stages); !slices.Equal(stages, []string{"wait", "compare", "verify"}) {
+		t.Errorf("the second add went through %q", stages)
 	}
 }
 
