@@ -203,3 +203,20 @@ func TestFullOutput(t *testing.T) {
 type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+// TestReadmeCommand: what the README tells a newcomer to run is understood.
+func TestReadmeCommand(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(b), "\ngo run ./cmd/geist ")
+	line, _, _ := strings.Cut(rest, "\n")
+	if !ok {
+		t.Fatal("README.md does not say: go run ./cmd/geist")
+	}
+	e, _, stderr := command(t)
+	if code := e.run(t.Context(), append(strings.Fields(line), "--help")); code != exitOK {
+		t.Errorf("go run ./cmd/geist %s: %s", line, stderr)
+	}
+}
