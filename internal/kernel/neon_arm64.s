@@ -5055,7 +5055,7 @@ block:
 	RET
 
 // func mmQ2_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ2_Kx8NEON(SB), NOSPLIT, $512-64
+TEXT ·mmQ2_Kx8NEON(SB), NOSPLIT, $520-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -5595,7 +5595,7 @@ chunk:
 	RET
 
 // func mmQ2_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ2_Kx4NEON(SB), NOSPLIT, $256-64
+TEXT ·mmQ2_Kx4NEON(SB), NOSPLIT, $264-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -6083,7 +6083,7 @@ chunk:
 	RET
 
 // func mmQ2_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ2_Kx2NEON(SB), NOSPLIT, $128-64
+TEXT ·mmQ2_Kx2NEON(SB), NOSPLIT, $136-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -6891,7 +6891,7 @@ chunk:
 	RET
 
 // func mmQ3_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ3_Kx8NEON(SB), NOSPLIT, $512-64
+TEXT ·mmQ3_Kx8NEON(SB), NOSPLIT, $520-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -7275,7 +7275,7 @@ chunk:
 	RET
 
 // func mmQ3_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ3_Kx4NEON(SB), NOSPLIT, $256-64
+TEXT ·mmQ3_Kx4NEON(SB), NOSPLIT, $264-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -7621,7 +7621,7 @@ chunk:
 	RET
 
 // func mmQ3_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ3_Kx2NEON(SB), NOSPLIT, $128-64
+TEXT ·mmQ3_Kx2NEON(SB), NOSPLIT, $136-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -8242,7 +8242,7 @@ chunk:
 	RET
 
 // func mmQ4_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ4_Kx8NEON(SB), NOSPLIT, $512-64
+TEXT ·mmQ4_Kx8NEON(SB), NOSPLIT, $520-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -8677,7 +8677,7 @@ chunk:
 	RET
 
 // func mmQ4_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ4_Kx4NEON(SB), NOSPLIT, $256-64
+TEXT ·mmQ4_Kx4NEON(SB), NOSPLIT, $264-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -9059,7 +9059,7 @@ chunk:
 	RET
 
 // func mmQ4_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ4_Kx2NEON(SB), NOSPLIT, $128-64
+TEXT ·mmQ4_Kx2NEON(SB), NOSPLIT, $136-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -9666,7 +9666,7 @@ chunk:
 	RET
 
 // func mmQ5_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ5_Kx8NEON(SB), NOSPLIT, $512-64
+TEXT ·mmQ5_Kx8NEON(SB), NOSPLIT, $520-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -10121,7 +10121,7 @@ chunk:
 	RET
 
 // func mmQ5_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ5_Kx4NEON(SB), NOSPLIT, $256-64
+TEXT ·mmQ5_Kx4NEON(SB), NOSPLIT, $264-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -10538,7 +10538,7 @@ chunk:
 	RET
 
 // func mmQ5_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ5_Kx2NEON(SB), NOSPLIT, $128-64
+TEXT ·mmQ5_Kx2NEON(SB), NOSPLIT, $136-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -11275,7 +11275,7 @@ chunk:
 	RET
 
 // func mmQ6_Kx8NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ6_Kx8NEON(SB), NOSPLIT, $512-64
+TEXT ·mmQ6_Kx8NEON(SB), NOSPLIT, $520-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -11657,7 +11657,7 @@ chunk:
 	RET
 
 // func mmQ6_Kx4NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ6_Kx4NEON(SB), NOSPLIT, $256-64
+TEXT ·mmQ6_Kx4NEON(SB), NOSPLIT, $264-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2
@@ -11996,7 +11996,7 @@ chunk:
 	RET
 
 // func mmQ6_Kx2NEON(dst *float32, ldd int, w *byte, nb int, ng int, q *int8, d *float32, c *byte)
-TEXT ·mmQ6_Kx2NEON(SB), NOSPLIT, $128-64
+TEXT ·mmQ6_Kx2NEON(SB), NOSPLIT, $136-64
 	MOVD dst+0(FP), R0
 	MOVD ldd+8(FP), R1
 	MOVD w+16(FP), R2

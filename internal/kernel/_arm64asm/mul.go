@@ -53,7 +53,7 @@ func (a *asm) matmul(f format, t int) {
 	k := &kernel{asm: a, format: f, o: f.offsets(), t: t, rows: shape(t), masks: map[int]vec{}}
 	frame := 0
 	if k.spills() {
-		frame = 64 * t
+		frame = 64*t + 8 // with the return address a multiple of 16
 	}
 	a.function(name(f.name, t), signatureQuant, "", frame, rDst, rLdd, rW, rNb, rNg, rQ0, rD0, rC0)
 	a.op("LSL $2, %s", rLdd)
