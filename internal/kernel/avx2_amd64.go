@@ -116,4 +116,81 @@ func mmF16x1AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 func mmBF16x1AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
+//go:noescape
+func sumSquaresAVX2(x *float32, n int) float32
+
+//go:noescape
+func scaleMulAVX2(dst *float32, x *float32, w *float32, r float32, n int)
+
+//go:noescape
+func addAVX2(dst *float32, x *float32, n int)
+
+//go:noescape
+func siluAVX2(dst *float32, x *float32, u *float32, n int)
+
+//go:noescape
+func geluAVX2(dst *float32, x *float32, u *float32, n int)
+
+//go:noescape
+func quantise32AVX2(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int
+
+//go:noescape
+func quantise256AVX2(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int
+
+//go:noescape
+func pairs32AVX2(dst *byte, step int, q *int8, qstep int, factor int, n int)
+
+//go:noescape
+func pairs256AVX2(dst *byte, step int, q *int8, qstep int, factor int, n int)
+
+//go:noescape
+func expChunkAVX2(s *float32, mask uint64, max float32, round int) float32
+
+//go:noescape
+func maxChunkAVX2(s *float32, mask uint64, max float32) float32
+
+//go:noescape
+func toF16AVX2(dst *uint16, src *float32, n int)
+
+//go:noescape
+func scaleRoundAVX2(x *float32, scale float32, round int, n int)
+
+//go:noescape
+func ropeNormAVX2(x *float32, heads int, step int, cos *float32, sin *float32, n int)
+
+//go:noescape
+func ropeNeoxAVX2(x *float32, heads int, step int, cos *float32, sin *float32, n int)
+
+func scoresF16x8AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+
+//go:noescape
+func mixF16x8AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+
+//go:noescape
+func mixF32x8AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+
+func scoresF16x4AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+
+//go:noescape
+func mixF16x4AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+
+//go:noescape
+func mixF32x4AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+
+func scoresF16x2AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+
+//go:noescape
+func mixF16x2AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+
+//go:noescape
+func mixF32x2AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+
+func scoresF16x1AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+
+//go:noescape
+func mixF16x1AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+
+//go:noescape
+func mixF32x1AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+
 func hasF16C() bool

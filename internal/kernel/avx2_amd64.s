@@ -19584,28 +19584,28 @@ group:
 col0:
 	VMOVUPS      (R8), Y8
 	VBROADCASTSS (R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y0, Y0
 	VBROADCASTSS 4(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y1, Y1
 	VBROADCASTSS 8(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y2, Y2
 	VBROADCASTSS 12(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y3, Y3
 	VBROADCASTSS 16(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y4, Y4
 	VBROADCASTSS 20(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y5, Y5
 	VBROADCASTSS 24(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y6, Y6
 	VBROADCASTSS 28(R9), Y9
-	VMULPS       Y9, Y8, Y8
+	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000040, R8
 	ADDQ         $0x00000020, R9
@@ -19642,28 +19642,28 @@ col0:
 col1:
 	VMOVUPS      32(R8), Y8
 	VBROADCASTSS (R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y0, Y0
 	VBROADCASTSS 4(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y1, Y1
 	VBROADCASTSS 8(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y2, Y2
 	VBROADCASTSS 12(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y3, Y3
 	VBROADCASTSS 16(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y4, Y4
 	VBROADCASTSS 20(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y5, Y5
 	VBROADCASTSS 24(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y6, Y6
 	VBROADCASTSS 28(R9), Y9
-	VMULPS       Y9, Y8, Y8
+	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000040, R8
 	ADDQ         $0x00000020, R9
@@ -19718,28 +19718,28 @@ group:
 col0:
 	VCVTPH2PS    (R8), Y8
 	VBROADCASTSS (R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y0, Y0
 	VBROADCASTSS 4(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y1, Y1
 	VBROADCASTSS 8(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y2, Y2
 	VBROADCASTSS 12(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y3, Y3
 	VBROADCASTSS 16(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y4, Y4
 	VBROADCASTSS 20(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y5, Y5
 	VBROADCASTSS 24(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y6, Y6
 	VBROADCASTSS 28(R9), Y9
-	VMULPS       Y9, Y8, Y8
+	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000020, R9
@@ -19776,28 +19776,28 @@ col0:
 col1:
 	VCVTPH2PS    16(R8), Y8
 	VBROADCASTSS (R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y0, Y0
 	VBROADCASTSS 4(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y1, Y1
 	VBROADCASTSS 8(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y2, Y2
 	VBROADCASTSS 12(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y3, Y3
 	VBROADCASTSS 16(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y4, Y4
 	VBROADCASTSS 20(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y5, Y5
 	VBROADCASTSS 24(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y6, Y6
 	VBROADCASTSS 28(R9), Y9
-	VMULPS       Y9, Y8, Y8
+	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000020, R9
@@ -19853,28 +19853,28 @@ col0:
 	VPMOVZXWD    (R8), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VBROADCASTSS (R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y0, Y0
 	VBROADCASTSS 4(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y1, Y1
 	VBROADCASTSS 8(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y2, Y2
 	VBROADCASTSS 12(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y3, Y3
 	VBROADCASTSS 16(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y4, Y4
 	VBROADCASTSS 20(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y5, Y5
 	VBROADCASTSS 24(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y6, Y6
 	VBROADCASTSS 28(R9), Y9
-	VMULPS       Y9, Y8, Y8
+	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000020, R9
@@ -19912,28 +19912,28 @@ col1:
 	VPMOVZXWD    16(R8), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VBROADCASTSS (R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y0, Y0
 	VBROADCASTSS 4(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y1, Y1
 	VBROADCASTSS 8(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y2, Y2
 	VBROADCASTSS 12(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y3, Y3
 	VBROADCASTSS 16(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y4, Y4
 	VBROADCASTSS 20(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y5, Y5
 	VBROADCASTSS 24(R9), Y9
-	VMULPS       Y9, Y8, Y9
+	VMULPS       Y8, Y9, Y9
 	VADDPS       Y9, Y6, Y6
 	VBROADCASTSS 28(R9), Y9
-	VMULPS       Y9, Y8, Y8
+	VMULPS       Y8, Y9, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000020, R8
 	ADDQ         $0x00000020, R9
@@ -19988,24 +19988,24 @@ col0:
 	VMOVUPS      (DX), Y8
 	VMOVUPS      32(DX), Y9
 	VBROADCASTSS (R8), Y10
-	VMULPS       Y10, Y8, Y11
+	VMULPS       Y8, Y10, Y11
 	VADDPS       Y11, Y0, Y0
-	VMULPS       Y10, Y9, Y10
+	VMULPS       Y9, Y10, Y10
 	VADDPS       Y10, Y4, Y4
 	VBROADCASTSS 4(R8), Y10
-	VMULPS       Y10, Y8, Y11
+	VMULPS       Y8, Y10, Y11
 	VADDPS       Y11, Y1, Y1
-	VMULPS       Y10, Y9, Y10
+	VMULPS       Y9, Y10, Y10
 	VADDPS       Y10, Y5, Y5
 	VBROADCASTSS 8(R8), Y10
-	VMULPS       Y10, Y8, Y11
+	VMULPS       Y8, Y10, Y11
 	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y9, Y10
+	VMULPS       Y9, Y10, Y10
 	VADDPS       Y10, Y6, Y6
 	VBROADCASTSS 12(R8), Y10
-	VMULPS       Y10, Y8, Y8
+	VMULPS       Y8, Y10, Y8
 	VADDPS       Y8, Y3, Y3
-	VMULPS       Y10, Y9, Y8
+	VMULPS       Y9, Y10, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000040, DX
 	ADDQ         $0x00000010, R8
@@ -20055,24 +20055,24 @@ col0:
 	VCVTPH2PS    (DX), Y8
 	VCVTPH2PS    16(DX), Y9
 	VBROADCASTSS (R8), Y10
-	VMULPS       Y10, Y8, Y11
+	VMULPS       Y8, Y10, Y11
 	VADDPS       Y11, Y0, Y0
-	VMULPS       Y10, Y9, Y10
+	VMULPS       Y9, Y10, Y10
 	VADDPS       Y10, Y4, Y4
 	VBROADCASTSS 4(R8), Y10
-	VMULPS       Y10, Y8, Y11
+	VMULPS       Y8, Y10, Y11
 	VADDPS       Y11, Y1, Y1
-	VMULPS       Y10, Y9, Y10
+	VMULPS       Y9, Y10, Y10
 	VADDPS       Y10, Y5, Y5
 	VBROADCASTSS 8(R8), Y10
-	VMULPS       Y10, Y8, Y11
+	VMULPS       Y8, Y10, Y11
 	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y9, Y10
+	VMULPS       Y9, Y10, Y10
 	VADDPS       Y10, Y6, Y6
 	VBROADCASTSS 12(R8), Y10
-	VMULPS       Y10, Y8, Y8
+	VMULPS       Y8, Y10, Y8
 	VADDPS       Y8, Y3, Y3
-	VMULPS       Y10, Y9, Y8
+	VMULPS       Y9, Y10, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000020, DX
 	ADDQ         $0x00000010, R8
@@ -20124,24 +20124,24 @@ col0:
 	VPMOVZXWD    16(DX), Y9
 	VPSLLD       $0x10, Y9, Y9
 	VBROADCASTSS (R8), Y10
-	VMULPS       Y10, Y8, Y11
+	VMULPS       Y8, Y10, Y11
 	VADDPS       Y11, Y0, Y0
-	VMULPS       Y10, Y9, Y10
+	VMULPS       Y9, Y10, Y10
 	VADDPS       Y10, Y4, Y4
 	VBROADCASTSS 4(R8), Y10
-	VMULPS       Y10, Y8, Y11
+	VMULPS       Y8, Y10, Y11
 	VADDPS       Y11, Y1, Y1
-	VMULPS       Y10, Y9, Y10
+	VMULPS       Y9, Y10, Y10
 	VADDPS       Y10, Y5, Y5
 	VBROADCASTSS 8(R8), Y10
-	VMULPS       Y10, Y8, Y11
+	VMULPS       Y8, Y10, Y11
 	VADDPS       Y11, Y2, Y2
-	VMULPS       Y10, Y9, Y10
+	VMULPS       Y9, Y10, Y10
 	VADDPS       Y10, Y6, Y6
 	VBROADCASTSS 12(R8), Y10
-	VMULPS       Y10, Y8, Y8
+	VMULPS       Y8, Y10, Y8
 	VADDPS       Y8, Y3, Y3
-	VMULPS       Y10, Y9, Y8
+	VMULPS       Y9, Y10, Y8
 	VADDPS       Y8, Y7, Y7
 	ADDQ         $0x00000020, DX
 	ADDQ         $0x00000010, R8
@@ -20188,14 +20188,14 @@ col0:
 	VMOVUPS      (DX), Y4
 	VMOVUPS      32(DX), Y5
 	VBROADCASTSS (R8), Y6
-	VMULPS       Y6, Y4, Y7
+	VMULPS       Y4, Y6, Y7
 	VADDPS       Y7, Y0, Y0
-	VMULPS       Y6, Y5, Y6
+	VMULPS       Y5, Y6, Y6
 	VADDPS       Y6, Y2, Y2
 	VBROADCASTSS 4(R8), Y6
-	VMULPS       Y6, Y4, Y4
+	VMULPS       Y4, Y6, Y4
 	VADDPS       Y4, Y1, Y1
-	VMULPS       Y6, Y5, Y4
+	VMULPS       Y5, Y6, Y4
 	VADDPS       Y4, Y3, Y3
 	ADDQ         $0x00000040, DX
 	ADDQ         $0x00000008, R8
@@ -20236,14 +20236,14 @@ col0:
 	VCVTPH2PS    (DX), Y4
 	VCVTPH2PS    16(DX), Y5
 	VBROADCASTSS (R8), Y6
-	VMULPS       Y6, Y4, Y7
+	VMULPS       Y4, Y6, Y7
 	VADDPS       Y7, Y0, Y0
-	VMULPS       Y6, Y5, Y6
+	VMULPS       Y5, Y6, Y6
 	VADDPS       Y6, Y2, Y2
 	VBROADCASTSS 4(R8), Y6
-	VMULPS       Y6, Y4, Y4
+	VMULPS       Y4, Y6, Y4
 	VADDPS       Y4, Y1, Y1
-	VMULPS       Y6, Y5, Y4
+	VMULPS       Y5, Y6, Y4
 	VADDPS       Y4, Y3, Y3
 	ADDQ         $0x00000020, DX
 	ADDQ         $0x00000008, R8
@@ -20286,14 +20286,14 @@ col0:
 	VPMOVZXWD    16(DX), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VBROADCASTSS (R8), Y6
-	VMULPS       Y6, Y4, Y7
+	VMULPS       Y4, Y6, Y7
 	VADDPS       Y7, Y0, Y0
-	VMULPS       Y6, Y5, Y6
+	VMULPS       Y5, Y6, Y6
 	VADDPS       Y6, Y2, Y2
 	VBROADCASTSS 4(R8), Y6
-	VMULPS       Y6, Y4, Y4
+	VMULPS       Y4, Y6, Y4
 	VADDPS       Y4, Y1, Y1
-	VMULPS       Y6, Y5, Y4
+	VMULPS       Y5, Y6, Y4
 	VADDPS       Y4, Y3, Y3
 	ADDQ         $0x00000020, DX
 	ADDQ         $0x00000008, R8
@@ -20332,9 +20332,9 @@ col0:
 	VMOVUPS      (CX), Y2
 	VMOVUPS      32(CX), Y3
 	VBROADCASTSS (DI), Y4
-	VMULPS       Y4, Y2, Y2
+	VMULPS       Y2, Y4, Y2
 	VADDPS       Y2, Y0, Y0
-	VMULPS       Y4, Y3, Y2
+	VMULPS       Y3, Y4, Y2
 	VADDPS       Y2, Y1, Y1
 	ADDQ         $0x00000040, CX
 	ADDQ         $0x00000004, DI
@@ -20370,9 +20370,9 @@ col0:
 	VCVTPH2PS    (CX), Y2
 	VCVTPH2PS    16(CX), Y3
 	VBROADCASTSS (DI), Y4
-	VMULPS       Y4, Y2, Y2
+	VMULPS       Y2, Y4, Y2
 	VADDPS       Y2, Y0, Y0
-	VMULPS       Y4, Y3, Y2
+	VMULPS       Y3, Y4, Y2
 	VADDPS       Y2, Y1, Y1
 	ADDQ         $0x00000020, CX
 	ADDQ         $0x00000004, DI
@@ -20410,9 +20410,9 @@ col0:
 	VPMOVZXWD    16(CX), Y3
 	VPSLLD       $0x10, Y3, Y3
 	VBROADCASTSS (DI), Y4
-	VMULPS       Y4, Y2, Y2
+	VMULPS       Y2, Y4, Y2
 	VADDPS       Y2, Y0, Y0
-	VMULPS       Y4, Y3, Y2
+	VMULPS       Y3, Y4, Y2
 	VADDPS       Y2, Y1, Y1
 	ADDQ         $0x00000020, CX
 	ADDQ         $0x00000004, DI
@@ -20424,6 +20424,2380 @@ col0:
 	ADDQ         $0x00000040, AX
 	DECQ         BX
 	JNZ          group
+	VZEROUPPER
+	RET
+
+DATA expLo<>+0(SB)/4, $0xc2ae0000
+DATA expLo<>+4(SB)/4, $0xc2ae0000
+DATA expLo<>+8(SB)/4, $0xc2ae0000
+DATA expLo<>+12(SB)/4, $0xc2ae0000
+DATA expLo<>+16(SB)/4, $0xc2ae0000
+DATA expLo<>+20(SB)/4, $0xc2ae0000
+DATA expLo<>+24(SB)/4, $0xc2ae0000
+DATA expLo<>+28(SB)/4, $0xc2ae0000
+GLOBL expLo<>(SB), RODATA|NOPTR, $32
+
+DATA expHi<>+0(SB)/4, $0x42b00000
+DATA expHi<>+4(SB)/4, $0x42b00000
+DATA expHi<>+8(SB)/4, $0x42b00000
+DATA expHi<>+12(SB)/4, $0x42b00000
+DATA expHi<>+16(SB)/4, $0x42b00000
+DATA expHi<>+20(SB)/4, $0x42b00000
+DATA expHi<>+24(SB)/4, $0x42b00000
+DATA expHi<>+28(SB)/4, $0x42b00000
+GLOBL expHi<>(SB), RODATA|NOPTR, $32
+
+DATA expLog2e<>+0(SB)/4, $0x3fb8aa3b
+DATA expLog2e<>+4(SB)/4, $0x3fb8aa3b
+DATA expLog2e<>+8(SB)/4, $0x3fb8aa3b
+DATA expLog2e<>+12(SB)/4, $0x3fb8aa3b
+DATA expLog2e<>+16(SB)/4, $0x3fb8aa3b
+DATA expLog2e<>+20(SB)/4, $0x3fb8aa3b
+DATA expLog2e<>+24(SB)/4, $0x3fb8aa3b
+DATA expLog2e<>+28(SB)/4, $0x3fb8aa3b
+GLOBL expLog2e<>(SB), RODATA|NOPTR, $32
+
+DATA roundMagic<>+0(SB)/4, $0x4b400000
+DATA roundMagic<>+4(SB)/4, $0x4b400000
+DATA roundMagic<>+8(SB)/4, $0x4b400000
+DATA roundMagic<>+12(SB)/4, $0x4b400000
+DATA roundMagic<>+16(SB)/4, $0x4b400000
+DATA roundMagic<>+20(SB)/4, $0x4b400000
+DATA roundMagic<>+24(SB)/4, $0x4b400000
+DATA roundMagic<>+28(SB)/4, $0x4b400000
+GLOBL roundMagic<>(SB), RODATA|NOPTR, $32
+
+DATA expLn2hi<>+0(SB)/4, $0x3f318000
+DATA expLn2hi<>+4(SB)/4, $0x3f318000
+DATA expLn2hi<>+8(SB)/4, $0x3f318000
+DATA expLn2hi<>+12(SB)/4, $0x3f318000
+DATA expLn2hi<>+16(SB)/4, $0x3f318000
+DATA expLn2hi<>+20(SB)/4, $0x3f318000
+DATA expLn2hi<>+24(SB)/4, $0x3f318000
+DATA expLn2hi<>+28(SB)/4, $0x3f318000
+GLOBL expLn2hi<>(SB), RODATA|NOPTR, $32
+
+DATA expLn2lo<>+0(SB)/4, $0xb95e8083
+DATA expLn2lo<>+4(SB)/4, $0xb95e8083
+DATA expLn2lo<>+8(SB)/4, $0xb95e8083
+DATA expLn2lo<>+12(SB)/4, $0xb95e8083
+DATA expLn2lo<>+16(SB)/4, $0xb95e8083
+DATA expLn2lo<>+20(SB)/4, $0xb95e8083
+DATA expLn2lo<>+24(SB)/4, $0xb95e8083
+DATA expLn2lo<>+28(SB)/4, $0xb95e8083
+GLOBL expLn2lo<>(SB), RODATA|NOPTR, $32
+
+DATA one<>+0(SB)/4, $0x3f800000
+DATA one<>+4(SB)/4, $0x3f800000
+DATA one<>+8(SB)/4, $0x3f800000
+DATA one<>+12(SB)/4, $0x3f800000
+DATA one<>+16(SB)/4, $0x3f800000
+DATA one<>+20(SB)/4, $0x3f800000
+DATA one<>+24(SB)/4, $0x3f800000
+DATA one<>+28(SB)/4, $0x3f800000
+GLOBL one<>(SB), RODATA|NOPTR, $32
+
+DATA expC0<>+0(SB)/4, $0x3ab60b61
+DATA expC0<>+4(SB)/4, $0x3ab60b61
+DATA expC0<>+8(SB)/4, $0x3ab60b61
+DATA expC0<>+12(SB)/4, $0x3ab60b61
+DATA expC0<>+16(SB)/4, $0x3ab60b61
+DATA expC0<>+20(SB)/4, $0x3ab60b61
+DATA expC0<>+24(SB)/4, $0x3ab60b61
+DATA expC0<>+28(SB)/4, $0x3ab60b61
+GLOBL expC0<>(SB), RODATA|NOPTR, $32
+
+DATA expC1<>+0(SB)/4, $0x3c088889
+DATA expC1<>+4(SB)/4, $0x3c088889
+DATA expC1<>+8(SB)/4, $0x3c088889
+DATA expC1<>+12(SB)/4, $0x3c088889
+DATA expC1<>+16(SB)/4, $0x3c088889
+DATA expC1<>+20(SB)/4, $0x3c088889
+DATA expC1<>+24(SB)/4, $0x3c088889
+DATA expC1<>+28(SB)/4, $0x3c088889
+GLOBL expC1<>(SB), RODATA|NOPTR, $32
+
+DATA expC2<>+0(SB)/4, $0x3d2aaaab
+DATA expC2<>+4(SB)/4, $0x3d2aaaab
+DATA expC2<>+8(SB)/4, $0x3d2aaaab
+DATA expC2<>+12(SB)/4, $0x3d2aaaab
+DATA expC2<>+16(SB)/4, $0x3d2aaaab
+DATA expC2<>+20(SB)/4, $0x3d2aaaab
+DATA expC2<>+24(SB)/4, $0x3d2aaaab
+DATA expC2<>+28(SB)/4, $0x3d2aaaab
+GLOBL expC2<>(SB), RODATA|NOPTR, $32
+
+DATA expC3<>+0(SB)/4, $0x3e2aaaab
+DATA expC3<>+4(SB)/4, $0x3e2aaaab
+DATA expC3<>+8(SB)/4, $0x3e2aaaab
+DATA expC3<>+12(SB)/4, $0x3e2aaaab
+DATA expC3<>+16(SB)/4, $0x3e2aaaab
+DATA expC3<>+20(SB)/4, $0x3e2aaaab
+DATA expC3<>+24(SB)/4, $0x3e2aaaab
+DATA expC3<>+28(SB)/4, $0x3e2aaaab
+GLOBL expC3<>(SB), RODATA|NOPTR, $32
+
+DATA expC4<>+0(SB)/4, $0x3f000000
+DATA expC4<>+4(SB)/4, $0x3f000000
+DATA expC4<>+8(SB)/4, $0x3f000000
+DATA expC4<>+12(SB)/4, $0x3f000000
+DATA expC4<>+16(SB)/4, $0x3f000000
+DATA expC4<>+20(SB)/4, $0x3f000000
+DATA expC4<>+24(SB)/4, $0x3f000000
+DATA expC4<>+28(SB)/4, $0x3f000000
+GLOBL expC4<>(SB), RODATA|NOPTR, $32
+
+DATA expC5<>+0(SB)/4, $0x3f800000
+DATA expC5<>+4(SB)/4, $0x3f800000
+DATA expC5<>+8(SB)/4, $0x3f800000
+DATA expC5<>+12(SB)/4, $0x3f800000
+DATA expC5<>+16(SB)/4, $0x3f800000
+DATA expC5<>+20(SB)/4, $0x3f800000
+DATA expC5<>+24(SB)/4, $0x3f800000
+DATA expC5<>+28(SB)/4, $0x3f800000
+GLOBL expC5<>(SB), RODATA|NOPTR, $32
+
+DATA expC6<>+0(SB)/4, $0x3f800000
+DATA expC6<>+4(SB)/4, $0x3f800000
+DATA expC6<>+8(SB)/4, $0x3f800000
+DATA expC6<>+12(SB)/4, $0x3f800000
+DATA expC6<>+16(SB)/4, $0x3f800000
+DATA expC6<>+20(SB)/4, $0x3f800000
+DATA expC6<>+24(SB)/4, $0x3f800000
+DATA expC6<>+28(SB)/4, $0x3f800000
+GLOBL expC6<>(SB), RODATA|NOPTR, $32
+
+// func sumSquaresAVX2(x *float32, n int) float32
+// Requires: AVX, SSE
+TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-20
+	MOVQ   x+0(FP), AX
+	MOVQ   n+8(FP), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+l:
+	VMOVUPS      (AX), Y2
+	VMULPS       Y2, Y2, Y2
+	VADDPS       Y2, Y0, Y0
+	VMOVUPS      32(AX), Y2
+	VMULPS       Y2, Y2, Y2
+	VADDPS       Y2, Y1, Y1
+	ADDQ         $0x00000040, AX
+	DECQ         CX
+	JNZ          l
+	VADDPS       Y1, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VADDPS       X1, X0, X1
+	VPERMILPS    $0x4e, X1, X0
+	VADDPS       X0, X1, X1
+	VPERMILPS    $0xb1, X1, X0
+	VADDPS       X0, X1, X1
+	VZEROUPPER
+	MOVSS        X1, ret+16(FP)
+	RET
+
+// func scaleMulAVX2(dst *float32, x *float32, w *float32, r float32, n int)
+// Requires: AVX, AVX2, SSE
+TEXT ·scaleMulAVX2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         w+16(FP), DX
+	MOVSS        r+24(FP), X0
+	MOVQ         n+32(FP), BX
+	VBROADCASTSS X0, Y0
+
+l:
+	VMULPS  (CX), Y0, Y1
+	VMULPS  (DX), Y1, Y1
+	VMOVUPS Y1, (AX)
+	VMULPS  32(CX), Y0, Y1
+	VMULPS  32(DX), Y1, Y1
+	VMOVUPS Y1, 32(AX)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, DX
+	ADDQ    $0x00000040, AX
+	DECQ    BX
+	JNZ     l
+	VZEROUPPER
+	RET
+
+// func addAVX2(dst *float32, x *float32, n int)
+// Requires: AVX
+TEXT ·addAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+l:
+	VMOVUPS (AX), Y0
+	VADDPS  (CX), Y0, Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS 32(AX), Y0
+	VADDPS  32(CX), Y0, Y0
+	VMOVUPS Y0, 32(AX)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, AX
+	DECQ    DX
+	JNZ     l
+	VZEROUPPER
+	RET
+
+// func siluAVX2(dst *float32, x *float32, u *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·siluAVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   u+16(FP), DX
+	MOVQ   n+24(FP), BX
+	VXORPS Y0, Y0, Y0
+
+l:
+	VSUBPS  (CX), Y0, Y1
+	VSUBPS  32(CX), Y0, Y2
+	VMAXPS  expLo<>+0(SB), Y1, Y1
+	VMINPS  expHi<>+0(SB), Y1, Y1
+	VMULPS  expLog2e<>+0(SB), Y1, Y3
+	VADDPS  roundMagic<>+0(SB), Y3, Y3
+	VPSUBD  roundMagic<>+0(SB), Y3, Y4
+	VSUBPS  roundMagic<>+0(SB), Y3, Y3
+	VMULPS  expLn2hi<>+0(SB), Y3, Y5
+	VSUBPS  Y5, Y1, Y1
+	VMULPS  expLn2lo<>+0(SB), Y3, Y5
+	VSUBPS  Y5, Y1, Y1
+	VMOVUPS expC0<>+0(SB), Y7
+	VMAXPS  expLo<>+0(SB), Y2, Y2
+	VMINPS  expHi<>+0(SB), Y2, Y2
+	VMULPS  expLog2e<>+0(SB), Y2, Y3
+	VADDPS  roundMagic<>+0(SB), Y3, Y3
+	VPSUBD  roundMagic<>+0(SB), Y3, Y5
+	VSUBPS  roundMagic<>+0(SB), Y3, Y3
+	VMULPS  expLn2hi<>+0(SB), Y3, Y6
+	VSUBPS  Y6, Y2, Y2
+	VMULPS  expLn2lo<>+0(SB), Y3, Y6
+	VSUBPS  Y6, Y2, Y2
+	VMOVUPS expC0<>+0(SB), Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC1<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC1<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC2<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC2<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC3<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC3<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC4<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC4<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC5<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC5<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC6<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC6<>+0(SB), Y3, Y3
+	VPSLLD  $0x17, Y4, Y4
+	VPADDD  Y4, Y7, Y7
+	VPSLLD  $0x17, Y5, Y5
+	VPADDD  Y5, Y3, Y3
+	VADDPS  one<>+0(SB), Y7, Y7
+	VMOVUPS (CX), Y1
+	VDIVPS  Y7, Y1, Y7
+	VMULPS  (DX), Y7, Y7
+	VMOVUPS Y7, (AX)
+	VADDPS  one<>+0(SB), Y3, Y3
+	VMOVUPS 32(CX), Y1
+	VDIVPS  Y3, Y1, Y3
+	VMULPS  32(DX), Y3, Y3
+	VMOVUPS Y3, 32(AX)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, DX
+	ADDQ    $0x00000040, AX
+	DECQ    BX
+	JNZ     l
+	VZEROUPPER
+	RET
+
+DATA geluScale<>+0(SB)/4, $0x3fcc422a
+DATA geluScale<>+4(SB)/4, $0x3fcc422a
+DATA geluScale<>+8(SB)/4, $0x3fcc422a
+DATA geluScale<>+12(SB)/4, $0x3fcc422a
+DATA geluScale<>+16(SB)/4, $0x3fcc422a
+DATA geluScale<>+20(SB)/4, $0x3fcc422a
+DATA geluScale<>+24(SB)/4, $0x3fcc422a
+DATA geluScale<>+28(SB)/4, $0x3fcc422a
+GLOBL geluScale<>(SB), RODATA|NOPTR, $32
+
+DATA geluCubic<>+0(SB)/4, $0x3d372713
+DATA geluCubic<>+4(SB)/4, $0x3d372713
+DATA geluCubic<>+8(SB)/4, $0x3d372713
+DATA geluCubic<>+12(SB)/4, $0x3d372713
+DATA geluCubic<>+16(SB)/4, $0x3d372713
+DATA geluCubic<>+20(SB)/4, $0x3d372713
+DATA geluCubic<>+24(SB)/4, $0x3d372713
+DATA geluCubic<>+28(SB)/4, $0x3d372713
+GLOBL geluCubic<>(SB), RODATA|NOPTR, $32
+
+// func geluAVX2(dst *float32, x *float32, u *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·geluAVX2(SB), NOSPLIT, $0-32
+	MOVQ   dst+0(FP), AX
+	MOVQ   x+8(FP), CX
+	MOVQ   u+16(FP), DX
+	MOVQ   n+24(FP), BX
+	VXORPS Y0, Y0, Y0
+
+l:
+	VMOVUPS (CX), Y1
+	VMULPS  Y1, Y1, Y2
+	VMULPS  geluCubic<>+0(SB), Y2, Y2
+	VADDPS  one<>+0(SB), Y2, Y2
+	VMULPS  geluScale<>+0(SB), Y1, Y1
+	VMULPS  Y2, Y1, Y1
+	VSUBPS  Y1, Y0, Y1
+	VMOVUPS 32(CX), Y2
+	VMULPS  Y2, Y2, Y3
+	VMULPS  geluCubic<>+0(SB), Y3, Y3
+	VADDPS  one<>+0(SB), Y3, Y3
+	VMULPS  geluScale<>+0(SB), Y2, Y2
+	VMULPS  Y3, Y2, Y2
+	VSUBPS  Y2, Y0, Y2
+	VMAXPS  expLo<>+0(SB), Y1, Y1
+	VMINPS  expHi<>+0(SB), Y1, Y1
+	VMULPS  expLog2e<>+0(SB), Y1, Y3
+	VADDPS  roundMagic<>+0(SB), Y3, Y3
+	VPSUBD  roundMagic<>+0(SB), Y3, Y4
+	VSUBPS  roundMagic<>+0(SB), Y3, Y3
+	VMULPS  expLn2hi<>+0(SB), Y3, Y5
+	VSUBPS  Y5, Y1, Y1
+	VMULPS  expLn2lo<>+0(SB), Y3, Y5
+	VSUBPS  Y5, Y1, Y1
+	VMOVUPS expC0<>+0(SB), Y7
+	VMAXPS  expLo<>+0(SB), Y2, Y2
+	VMINPS  expHi<>+0(SB), Y2, Y2
+	VMULPS  expLog2e<>+0(SB), Y2, Y3
+	VADDPS  roundMagic<>+0(SB), Y3, Y3
+	VPSUBD  roundMagic<>+0(SB), Y3, Y5
+	VSUBPS  roundMagic<>+0(SB), Y3, Y3
+	VMULPS  expLn2hi<>+0(SB), Y3, Y6
+	VSUBPS  Y6, Y2, Y2
+	VMULPS  expLn2lo<>+0(SB), Y3, Y6
+	VSUBPS  Y6, Y2, Y2
+	VMOVUPS expC0<>+0(SB), Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC1<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC1<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC2<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC2<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC3<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC3<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC4<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC4<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC5<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC5<>+0(SB), Y3, Y3
+	VMULPS  Y1, Y7, Y7
+	VADDPS  expC6<>+0(SB), Y7, Y7
+	VMULPS  Y2, Y3, Y3
+	VADDPS  expC6<>+0(SB), Y3, Y3
+	VPSLLD  $0x17, Y4, Y4
+	VPADDD  Y4, Y7, Y7
+	VPSLLD  $0x17, Y5, Y5
+	VPADDD  Y5, Y3, Y3
+	VADDPS  one<>+0(SB), Y7, Y7
+	VMOVUPS (CX), Y1
+	VDIVPS  Y7, Y1, Y7
+	VMULPS  (DX), Y7, Y7
+	VMOVUPS Y7, (AX)
+	VADDPS  one<>+0(SB), Y3, Y3
+	VMOVUPS 32(CX), Y1
+	VDIVPS  Y3, Y1, Y3
+	VMULPS  32(DX), Y3, Y3
+	VMOVUPS Y3, 32(AX)
+	ADDQ    $0x00000040, CX
+	ADDQ    $0x00000040, DX
+	ADDQ    $0x00000040, AX
+	DECQ    BX
+	JNZ     l
+	VZEROUPPER
+	RET
+
+DATA absMask<>+0(SB)/4, $0x7fffffff
+DATA absMask<>+4(SB)/4, $0x7fffffff
+DATA absMask<>+8(SB)/4, $0x7fffffff
+DATA absMask<>+12(SB)/4, $0x7fffffff
+DATA absMask<>+16(SB)/4, $0x7fffffff
+DATA absMask<>+20(SB)/4, $0x7fffffff
+DATA absMask<>+24(SB)/4, $0x7fffffff
+DATA absMask<>+28(SB)/4, $0x7fffffff
+GLOBL absMask<>(SB), RODATA|NOPTR, $32
+
+DATA c127<>+0(SB)/4, $0x42fe0000
+GLOBL c127<>(SB), RODATA|NOPTR, $4
+
+DATA minScaled<>+0(SB)/4, $0x03800000
+GLOBL minScaled<>(SB), RODATA|NOPTR, $4
+
+DATA infBits<>+0(SB)/4, $0x7f800000
+GLOBL infBits<>(SB), RODATA|NOPTR, $4
+
+DATA unpackOrder<>+0(SB)/4, $0x00000000
+DATA unpackOrder<>+4(SB)/4, $0x00000004
+DATA unpackOrder<>+8(SB)/4, $0x00000001
+DATA unpackOrder<>+12(SB)/4, $0x00000005
+DATA unpackOrder<>+16(SB)/4, $0x00000002
+DATA unpackOrder<>+20(SB)/4, $0x00000006
+DATA unpackOrder<>+24(SB)/4, $0x00000003
+DATA unpackOrder<>+28(SB)/4, $0x00000007
+GLOBL unpackOrder<>(SB), RODATA|NOPTR, $32
+
+DATA ones8<>+0(SB)/4, $0x01010101
+DATA ones8<>+4(SB)/4, $0x01010101
+DATA ones8<>+8(SB)/4, $0x01010101
+DATA ones8<>+12(SB)/4, $0x01010101
+DATA ones8<>+16(SB)/4, $0x01010101
+DATA ones8<>+20(SB)/4, $0x01010101
+DATA ones8<>+24(SB)/4, $0x01010101
+DATA ones8<>+28(SB)/4, $0x01010101
+GLOBL ones8<>(SB), RODATA|NOPTR, $32
+
+// func quantise32AVX2(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int
+// Requires: AVX, AVX2
+TEXT ·quantise32AVX2(SB), NOSPLIT, $0-64
+	MOVQ    x+0(FP), AX
+	MOVQ    q+8(FP), CX
+	MOVQ    qstep+16(FP), DX
+	MOVQ    d+24(FP), BX
+	MOVQ    dstep+32(FP), SI
+	MOVQ    sums+40(FP), DI
+	MOVQ    nb+48(FP), R8
+	XORQ    R9, R9
+	VMOVDQU absMask<>+0(SB), Y0
+	VMOVDQU unpackOrder<>+0(SB), Y1
+
+l:
+	VPAND        (AX), Y0, Y2
+	VPAND        32(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        64(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        96(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPMAXUD      X3, X2, X3
+	VPSHUFD      $0x4e, X3, X2
+	VPMAXUD      X2, X3, X3
+	VPSHUFD      $0xb1, X3, X2
+	VPMAXUD      X2, X3, X3
+	VMOVD        X3, R10
+	CMPL         R10, infBits<>+0(SB)
+	JCS          finite
+	MOVQ         $0x00000001, R9
+
+finite:
+	VMOVSS       c127<>+0(SB), X2
+	VDIVSS       X2, X3, X4
+	VDIVSS       X3, X2, X2
+	VMOVSS       minScaled<>+0(SB), X5
+	VCMPSS       $0x0d, X5, X3, X3
+	VANDPS       X3, X4, X4
+	VANDPS       X3, X2, X2
+	VMOVSS       X4, (BX)
+	VBROADCASTSS X2, Y2
+	VMULPS       (AX), Y2, Y3
+	VADDPS       roundMagic<>+0(SB), Y3, Y3
+	VPSUBD       roundMagic<>+0(SB), Y3, Y3
+	VMULPS       32(AX), Y2, Y4
+	VADDPS       roundMagic<>+0(SB), Y4, Y4
+	VPSUBD       roundMagic<>+0(SB), Y4, Y4
+	VMULPS       64(AX), Y2, Y5
+	VADDPS       roundMagic<>+0(SB), Y5, Y5
+	VPSUBD       roundMagic<>+0(SB), Y5, Y5
+	VMULPS       96(AX), Y2, Y2
+	VADDPS       roundMagic<>+0(SB), Y2, Y2
+	VPSUBD       roundMagic<>+0(SB), Y2, Y2
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y2, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y1, Y3
+	VMOVDQU      Y3, (CX)
+	VMOVDQU      ones8<>+0(SB), Y2
+	VPMADDUBSW   Y3, Y2, Y2
+	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDD       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDD       Y3, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, (DI)
+	VMOVD        X3, 4(DI)
+	ADDQ         $0x00000080, AX
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	ADDQ         $0x00000008, DI
+	DECQ         R8
+	JNZ          l
+	VZEROUPPER
+	MOVQ         R9, ret+56(FP)
+	RET
+
+// func quantise256AVX2(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int
+// Requires: AVX, AVX2
+TEXT ·quantise256AVX2(SB), NOSPLIT, $0-64
+	MOVQ    x+0(FP), AX
+	MOVQ    q+8(FP), CX
+	MOVQ    qstep+16(FP), DX
+	MOVQ    d+24(FP), BX
+	MOVQ    dstep+32(FP), SI
+	MOVQ    sums+40(FP), DI
+	MOVQ    nb+48(FP), R8
+	XORQ    R9, R9
+	VMOVDQU absMask<>+0(SB), Y0
+	VMOVDQU unpackOrder<>+0(SB), Y1
+
+l:
+	VPAND        (AX), Y0, Y2
+	VPAND        32(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        64(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        96(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        128(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        160(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        192(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        224(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        256(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        288(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        320(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        352(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        384(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        416(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        448(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        480(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        512(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        544(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        576(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        608(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        640(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        672(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        704(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        736(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        768(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        800(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        832(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        864(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        896(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        928(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        960(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VPAND        992(AX), Y0, Y3
+	VPMAXUD      Y3, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPMAXUD      X3, X2, X3
+	VPSHUFD      $0x4e, X3, X2
+	VPMAXUD      X2, X3, X3
+	VPSHUFD      $0xb1, X3, X2
+	VPMAXUD      X2, X3, X3
+	VMOVD        X3, R10
+	CMPL         R10, infBits<>+0(SB)
+	JCS          finite
+	MOVQ         $0x00000001, R9
+
+finite:
+	VMOVSS       c127<>+0(SB), X2
+	VDIVSS       X2, X3, X4
+	VDIVSS       X3, X2, X2
+	VMOVSS       minScaled<>+0(SB), X5
+	VCMPSS       $0x0d, X5, X3, X3
+	VANDPS       X3, X4, X4
+	VANDPS       X3, X2, X2
+	VMOVSS       X4, (BX)
+	VBROADCASTSS X2, Y2
+	VMULPS       (AX), Y2, Y3
+	VADDPS       roundMagic<>+0(SB), Y3, Y3
+	VPSUBD       roundMagic<>+0(SB), Y3, Y3
+	VMULPS       32(AX), Y2, Y4
+	VADDPS       roundMagic<>+0(SB), Y4, Y4
+	VPSUBD       roundMagic<>+0(SB), Y4, Y4
+	VMULPS       64(AX), Y2, Y5
+	VADDPS       roundMagic<>+0(SB), Y5, Y5
+	VPSUBD       roundMagic<>+0(SB), Y5, Y5
+	VMULPS       96(AX), Y2, Y6
+	VADDPS       roundMagic<>+0(SB), Y6, Y6
+	VPSUBD       roundMagic<>+0(SB), Y6, Y6
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y6, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y1, Y3
+	VMOVDQU      Y3, (CX)
+	VMOVDQU      ones8<>+0(SB), Y4
+	VPMADDUBSW   Y3, Y4, Y4
+	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPSHUFD      $0x4e, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VPSHUFD      $0xb1, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X3
+	VMOVD        X4, (DI)
+	VMOVD        X3, 4(DI)
+	VMULPS       128(AX), Y2, Y3
+	VADDPS       roundMagic<>+0(SB), Y3, Y3
+	VPSUBD       roundMagic<>+0(SB), Y3, Y3
+	VMULPS       160(AX), Y2, Y4
+	VADDPS       roundMagic<>+0(SB), Y4, Y4
+	VPSUBD       roundMagic<>+0(SB), Y4, Y4
+	VMULPS       192(AX), Y2, Y5
+	VADDPS       roundMagic<>+0(SB), Y5, Y5
+	VPSUBD       roundMagic<>+0(SB), Y5, Y5
+	VMULPS       224(AX), Y2, Y6
+	VADDPS       roundMagic<>+0(SB), Y6, Y6
+	VPSUBD       roundMagic<>+0(SB), Y6, Y6
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y6, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y1, Y3
+	VMOVDQU      Y3, 32(CX)
+	VMOVDQU      ones8<>+0(SB), Y4
+	VPMADDUBSW   Y3, Y4, Y4
+	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPSHUFD      $0x4e, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VPSHUFD      $0xb1, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X3
+	VMOVD        X4, 8(DI)
+	VMOVD        X3, 12(DI)
+	VMULPS       256(AX), Y2, Y3
+	VADDPS       roundMagic<>+0(SB), Y3, Y3
+	VPSUBD       roundMagic<>+0(SB), Y3, Y3
+	VMULPS       288(AX), Y2, Y4
+	VADDPS       roundMagic<>+0(SB), Y4, Y4
+	VPSUBD       roundMagic<>+0(SB), Y4, Y4
+	VMULPS       320(AX), Y2, Y5
+	VADDPS       roundMagic<>+0(SB), Y5, Y5
+	VPSUBD       roundMagic<>+0(SB), Y5, Y5
+	VMULPS       352(AX), Y2, Y6
+	VADDPS       roundMagic<>+0(SB), Y6, Y6
+	VPSUBD       roundMagic<>+0(SB), Y6, Y6
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y6, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y1, Y3
+	VMOVDQU      Y3, 64(CX)
+	VMOVDQU      ones8<>+0(SB), Y4
+	VPMADDUBSW   Y3, Y4, Y4
+	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPSHUFD      $0x4e, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VPSHUFD      $0xb1, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X3
+	VMOVD        X4, 16(DI)
+	VMOVD        X3, 20(DI)
+	VMULPS       384(AX), Y2, Y3
+	VADDPS       roundMagic<>+0(SB), Y3, Y3
+	VPSUBD       roundMagic<>+0(SB), Y3, Y3
+	VMULPS       416(AX), Y2, Y4
+	VADDPS       roundMagic<>+0(SB), Y4, Y4
+	VPSUBD       roundMagic<>+0(SB), Y4, Y4
+	VMULPS       448(AX), Y2, Y5
+	VADDPS       roundMagic<>+0(SB), Y5, Y5
+	VPSUBD       roundMagic<>+0(SB), Y5, Y5
+	VMULPS       480(AX), Y2, Y6
+	VADDPS       roundMagic<>+0(SB), Y6, Y6
+	VPSUBD       roundMagic<>+0(SB), Y6, Y6
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y6, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y1, Y3
+	VMOVDQU      Y3, 96(CX)
+	VMOVDQU      ones8<>+0(SB), Y4
+	VPMADDUBSW   Y3, Y4, Y4
+	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPSHUFD      $0x4e, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VPSHUFD      $0xb1, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X3
+	VMOVD        X4, 24(DI)
+	VMOVD        X3, 28(DI)
+	VMULPS       512(AX), Y2, Y3
+	VADDPS       roundMagic<>+0(SB), Y3, Y3
+	VPSUBD       roundMagic<>+0(SB), Y3, Y3
+	VMULPS       544(AX), Y2, Y4
+	VADDPS       roundMagic<>+0(SB), Y4, Y4
+	VPSUBD       roundMagic<>+0(SB), Y4, Y4
+	VMULPS       576(AX), Y2, Y5
+	VADDPS       roundMagic<>+0(SB), Y5, Y5
+	VPSUBD       roundMagic<>+0(SB), Y5, Y5
+	VMULPS       608(AX), Y2, Y6
+	VADDPS       roundMagic<>+0(SB), Y6, Y6
+	VPSUBD       roundMagic<>+0(SB), Y6, Y6
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y6, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y1, Y3
+	VMOVDQU      Y3, 128(CX)
+	VMOVDQU      ones8<>+0(SB), Y4
+	VPMADDUBSW   Y3, Y4, Y4
+	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPSHUFD      $0x4e, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VPSHUFD      $0xb1, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X3
+	VMOVD        X4, 32(DI)
+	VMOVD        X3, 36(DI)
+	VMULPS       640(AX), Y2, Y3
+	VADDPS       roundMagic<>+0(SB), Y3, Y3
+	VPSUBD       roundMagic<>+0(SB), Y3, Y3
+	VMULPS       672(AX), Y2, Y4
+	VADDPS       roundMagic<>+0(SB), Y4, Y4
+	VPSUBD       roundMagic<>+0(SB), Y4, Y4
+	VMULPS       704(AX), Y2, Y5
+	VADDPS       roundMagic<>+0(SB), Y5, Y5
+	VPSUBD       roundMagic<>+0(SB), Y5, Y5
+	VMULPS       736(AX), Y2, Y6
+	VADDPS       roundMagic<>+0(SB), Y6, Y6
+	VPSUBD       roundMagic<>+0(SB), Y6, Y6
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y6, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y1, Y3
+	VMOVDQU      Y3, 160(CX)
+	VMOVDQU      ones8<>+0(SB), Y4
+	VPMADDUBSW   Y3, Y4, Y4
+	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPSHUFD      $0x4e, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VPSHUFD      $0xb1, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X3
+	VMOVD        X4, 40(DI)
+	VMOVD        X3, 44(DI)
+	VMULPS       768(AX), Y2, Y3
+	VADDPS       roundMagic<>+0(SB), Y3, Y3
+	VPSUBD       roundMagic<>+0(SB), Y3, Y3
+	VMULPS       800(AX), Y2, Y4
+	VADDPS       roundMagic<>+0(SB), Y4, Y4
+	VPSUBD       roundMagic<>+0(SB), Y4, Y4
+	VMULPS       832(AX), Y2, Y5
+	VADDPS       roundMagic<>+0(SB), Y5, Y5
+	VPSUBD       roundMagic<>+0(SB), Y5, Y5
+	VMULPS       864(AX), Y2, Y6
+	VADDPS       roundMagic<>+0(SB), Y6, Y6
+	VPSUBD       roundMagic<>+0(SB), Y6, Y6
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y6, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y1, Y3
+	VMOVDQU      Y3, 192(CX)
+	VMOVDQU      ones8<>+0(SB), Y4
+	VPMADDUBSW   Y3, Y4, Y4
+	VPMADDWD     ones16<>+0(SB), Y4, Y4
+	VPSHUFD      $0x4e, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VPSHUFD      $0xb1, Y4, Y3
+	VPADDD       Y3, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X3
+	VMOVD        X4, 48(DI)
+	VMOVD        X3, 52(DI)
+	VMULPS       896(AX), Y2, Y3
+	VADDPS       roundMagic<>+0(SB), Y3, Y3
+	VPSUBD       roundMagic<>+0(SB), Y3, Y3
+	VMULPS       928(AX), Y2, Y4
+	VADDPS       roundMagic<>+0(SB), Y4, Y4
+	VPSUBD       roundMagic<>+0(SB), Y4, Y4
+	VMULPS       960(AX), Y2, Y5
+	VADDPS       roundMagic<>+0(SB), Y5, Y5
+	VPSUBD       roundMagic<>+0(SB), Y5, Y5
+	VMULPS       992(AX), Y2, Y2
+	VADDPS       roundMagic<>+0(SB), Y2, Y2
+	VPSUBD       roundMagic<>+0(SB), Y2, Y2
+	VPACKSSDW    Y4, Y3, Y3
+	VPACKSSDW    Y2, Y5, Y5
+	VPACKSSWB    Y5, Y3, Y3
+	VPERMD       Y3, Y1, Y3
+	VMOVDQU      Y3, 224(CX)
+	VMOVDQU      ones8<>+0(SB), Y2
+	VPMADDUBSW   Y3, Y2, Y2
+	VPMADDWD     ones16<>+0(SB), Y2, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDD       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDD       Y3, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, 56(DI)
+	VMOVD        X3, 60(DI)
+	ADDQ         $0x00000400, AX
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	ADDQ         $0x00000040, DI
+	DECQ         R8
+	JNZ          l
+	VZEROUPPER
+	MOVQ         R9, ret+56(FP)
+	RET
+
+// func pairs32AVX2(dst *byte, step int, q *int8, qstep int, factor int, n int)
+// Requires: AVX, AVX2
+TEXT ·pairs32AVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         step+8(FP), CX
+	MOVQ         q+16(FP), DX
+	MOVQ         qstep+24(FP), BX
+	MOVQ         factor+32(FP), SI
+	MOVQ         n+40(FP), DI
+	VMOVQ        SI, X0
+	VPBROADCASTW X0, Y0
+	VMOVDQU      ones8<>+0(SB), Y1
+
+l:
+	VPMADDUBSW   (DX), Y1, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPMULLW      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VPADDW       X3, X2, X3
+	VMOVD        X3, (AX)
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         DI
+	JNZ          l
+	VZEROUPPER
+	RET
+
+// func pairs256AVX2(dst *byte, step int, q *int8, qstep int, factor int, n int)
+// Requires: AVX, AVX2
+TEXT ·pairs256AVX2(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         step+8(FP), CX
+	MOVQ         q+16(FP), DX
+	MOVQ         qstep+24(FP), BX
+	MOVQ         factor+32(FP), SI
+	MOVQ         n+40(FP), DI
+	VMOVQ        SI, X0
+	VPBROADCASTW X0, Y0
+	VMOVDQU      ones8<>+0(SB), Y1
+
+l:
+	VPMADDUBSW   (DX), Y1, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPMULLW      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, (AX)
+	VMOVD        X3, 4(AX)
+	VPMADDUBSW   32(DX), Y1, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPMULLW      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, 8(AX)
+	VMOVD        X3, 12(AX)
+	VPMADDUBSW   64(DX), Y1, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPMULLW      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, 16(AX)
+	VMOVD        X3, 20(AX)
+	VPMADDUBSW   96(DX), Y1, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPMULLW      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, 24(AX)
+	VMOVD        X3, 28(AX)
+	VPMADDUBSW   128(DX), Y1, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPMULLW      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, 32(AX)
+	VMOVD        X3, 36(AX)
+	VPMADDUBSW   160(DX), Y1, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPMULLW      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, 40(AX)
+	VMOVD        X3, 44(AX)
+	VPMADDUBSW   192(DX), Y1, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPMULLW      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, 48(AX)
+	VMOVD        X3, 52(AX)
+	VPMADDUBSW   224(DX), Y1, Y2
+	VPSHUFD      $0x4e, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPSHUFD      $0xb1, Y2, Y3
+	VPADDW       Y3, Y2, Y2
+	VPMULLW      Y0, Y2, Y2
+	VEXTRACTI128 $0x01, Y2, X3
+	VMOVD        X2, 56(AX)
+	VMOVD        X3, 60(AX)
+	ADDQ         CX, AX
+	ADDQ         BX, DX
+	DECQ         DI
+	JNZ          l
+	VZEROUPPER
+	RET
+
+DATA laneBits<>+0(SB)/4, $0x00000001
+DATA laneBits<>+4(SB)/4, $0x00000002
+DATA laneBits<>+8(SB)/4, $0x00000004
+DATA laneBits<>+12(SB)/4, $0x00000008
+DATA laneBits<>+16(SB)/4, $0x00000010
+DATA laneBits<>+20(SB)/4, $0x00000020
+DATA laneBits<>+24(SB)/4, $0x00000040
+DATA laneBits<>+28(SB)/4, $0x00000080
+GLOBL laneBits<>(SB), RODATA|NOPTR, $32
+
+// func expChunkAVX2(s *float32, mask uint64, max float32, round int) float32
+// Requires: AVX, AVX2, F16C, SSE
+TEXT ·expChunkAVX2(SB), NOSPLIT, $0-36
+	MOVQ         s+0(FP), AX
+	MOVQ         mask+8(FP), CX
+	MOVSS        max+16(FP), X0
+	MOVQ         round+24(FP), DX
+	VBROADCASTSS X0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	MOVQ         $0x00000004, BX
+
+l:
+	VMOVUPS   (AX), Y3
+	VSUBPS    Y0, Y3, Y3
+	VMOVUPS   32(AX), Y4
+	VSUBPS    Y0, Y4, Y4
+	VMAXPS    expLo<>+0(SB), Y3, Y3
+	VMINPS    expHi<>+0(SB), Y3, Y3
+	VMULPS    expLog2e<>+0(SB), Y3, Y5
+	VADDPS    roundMagic<>+0(SB), Y5, Y5
+	VPSUBD    roundMagic<>+0(SB), Y5, Y6
+	VSUBPS    roundMagic<>+0(SB), Y5, Y5
+	VMULPS    expLn2hi<>+0(SB), Y5, Y7
+	VSUBPS    Y7, Y3, Y3
+	VMULPS    expLn2lo<>+0(SB), Y5, Y7
+	VSUBPS    Y7, Y3, Y3
+	VMOVUPS   expC0<>+0(SB), Y9
+	VMAXPS    expLo<>+0(SB), Y4, Y4
+	VMINPS    expHi<>+0(SB), Y4, Y4
+	VMULPS    expLog2e<>+0(SB), Y4, Y5
+	VADDPS    roundMagic<>+0(SB), Y5, Y5
+	VPSUBD    roundMagic<>+0(SB), Y5, Y7
+	VSUBPS    roundMagic<>+0(SB), Y5, Y5
+	VMULPS    expLn2hi<>+0(SB), Y5, Y8
+	VSUBPS    Y8, Y4, Y4
+	VMULPS    expLn2lo<>+0(SB), Y5, Y8
+	VSUBPS    Y8, Y4, Y4
+	VMOVUPS   expC0<>+0(SB), Y5
+	VMULPS    Y3, Y9, Y9
+	VADDPS    expC1<>+0(SB), Y9, Y9
+	VMULPS    Y4, Y5, Y5
+	VADDPS    expC1<>+0(SB), Y5, Y5
+	VMULPS    Y3, Y9, Y9
+	VADDPS    expC2<>+0(SB), Y9, Y9
+	VMULPS    Y4, Y5, Y5
+	VADDPS    expC2<>+0(SB), Y5, Y5
+	VMULPS    Y3, Y9, Y9
+	VADDPS    expC3<>+0(SB), Y9, Y9
+	VMULPS    Y4, Y5, Y5
+	VADDPS    expC3<>+0(SB), Y5, Y5
+	VMULPS    Y3, Y9, Y9
+	VADDPS    expC4<>+0(SB), Y9, Y9
+	VMULPS    Y4, Y5, Y5
+	VADDPS    expC4<>+0(SB), Y5, Y5
+	VMULPS    Y3, Y9, Y9
+	VADDPS    expC5<>+0(SB), Y9, Y9
+	VMULPS    Y4, Y5, Y5
+	VADDPS    expC5<>+0(SB), Y5, Y5
+	VMULPS    Y3, Y9, Y9
+	VADDPS    expC6<>+0(SB), Y9, Y9
+	VMULPS    Y4, Y5, Y5
+	VADDPS    expC6<>+0(SB), Y5, Y5
+	VPSLLD    $0x17, Y6, Y6
+	VPADDD    Y6, Y9, Y9
+	VPSLLD    $0x17, Y7, Y7
+	VPADDD    Y7, Y5, Y5
+	CMPQ      DX, $0x00
+	JEQ       plain
+	VCVTPS2PH $0x00, Y9, X3
+	VCVTPH2PS X3, Y9
+	VCVTPS2PH $0x00, Y5, X3
+	VCVTPH2PS X3, Y5
+
+plain:
+	VMOVDQU      laneBits<>+0(SB), Y4
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y4, Y3, Y3
+	VPCMPEQD     Y4, Y3, Y3
+	SHRQ         $0x08, CX
+	VANDPS       Y3, Y9, Y9
+	VMOVUPS      Y9, (AX)
+	VADDPS       Y9, Y1, Y1
+	VMOVDQU      laneBits<>+0(SB), Y4
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y4, Y3, Y3
+	VPCMPEQD     Y4, Y3, Y3
+	SHRQ         $0x08, CX
+	VANDPS       Y3, Y5, Y5
+	VMOVUPS      Y5, 32(AX)
+	VADDPS       Y5, Y2, Y2
+	ADDQ         $0x00000040, AX
+	DECQ         BX
+	JNZ          l
+	VADDPS       Y2, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VADDPS       X0, X1, X0
+	VPERMILPS    $0x4e, X0, X1
+	VADDPS       X1, X0, X0
+	VPERMILPS    $0xb1, X0, X1
+	VADDPS       X1, X0, X0
+	VZEROUPPER
+	MOVSS        X0, ret+32(FP)
+	RET
+
+// func maxChunkAVX2(s *float32, mask uint64, max float32) float32
+// Requires: AVX, AVX2, SSE
+TEXT ·maxChunkAVX2(SB), NOSPLIT, $0-28
+	MOVQ         s+0(FP), AX
+	MOVQ         mask+8(FP), CX
+	MOVSS        max+16(FP), X0
+	VBROADCASTSS X0, Y1
+	VBROADCASTSS X0, Y0
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y2, Y3, Y3
+	VPCMPEQD     Y2, Y3, Y3
+	SHRQ         $0x08, CX
+	VMAXPS       (AX), Y1, Y2
+	VBLENDVPS    Y3, Y2, Y1, Y1
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y2, Y3, Y3
+	VPCMPEQD     Y2, Y3, Y3
+	SHRQ         $0x08, CX
+	VMAXPS       32(AX), Y0, Y2
+	VBLENDVPS    Y3, Y2, Y0, Y0
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y2, Y3, Y3
+	VPCMPEQD     Y2, Y3, Y3
+	SHRQ         $0x08, CX
+	VMAXPS       64(AX), Y1, Y2
+	VBLENDVPS    Y3, Y2, Y1, Y1
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y2, Y3, Y3
+	VPCMPEQD     Y2, Y3, Y3
+	SHRQ         $0x08, CX
+	VMAXPS       96(AX), Y0, Y2
+	VBLENDVPS    Y3, Y2, Y0, Y0
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y2, Y3, Y3
+	VPCMPEQD     Y2, Y3, Y3
+	SHRQ         $0x08, CX
+	VMAXPS       128(AX), Y1, Y2
+	VBLENDVPS    Y3, Y2, Y1, Y1
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y2, Y3, Y3
+	VPCMPEQD     Y2, Y3, Y3
+	SHRQ         $0x08, CX
+	VMAXPS       160(AX), Y0, Y2
+	VBLENDVPS    Y3, Y2, Y0, Y0
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y2, Y3, Y3
+	VPCMPEQD     Y2, Y3, Y3
+	SHRQ         $0x08, CX
+	VMAXPS       192(AX), Y1, Y2
+	VBLENDVPS    Y3, Y2, Y1, Y1
+	VMOVDQU      laneBits<>+0(SB), Y2
+	VMOVQ        CX, X3
+	VPBROADCASTD X3, Y3
+	VPAND        Y2, Y3, Y3
+	VPCMPEQD     Y2, Y3, Y3
+	SHRQ         $0x08, CX
+	VMAXPS       224(AX), Y0, Y2
+	VBLENDVPS    Y3, Y2, Y0, Y0
+	VMAXPS       Y0, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X0
+	VMAXPS       X0, X1, X0
+	VPERMILPS    $0x4e, X0, X1
+	VMAXPS       X1, X0, X0
+	VPERMILPS    $0xb1, X0, X1
+	VMAXPS       X1, X0, X0
+	VZEROUPPER
+	MOVSS        X0, ret+24(FP)
+	RET
+
+// func toF16AVX2(dst *uint16, src *float32, n int)
+// Requires: AVX, F16C
+TEXT ·toF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+l:
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, (AX)
+	VMOVUPS   32(CX), Y0
+	VCVTPS2PH $0x00, Y0, 16(AX)
+	ADDQ      $0x00000020, AX
+	ADDQ      $0x00000040, CX
+	DECQ      DX
+	JNZ       l
+	VZEROUPPER
+	RET
+
+// func scaleRoundAVX2(x *float32, scale float32, round int, n int)
+// Requires: AVX, AVX2, F16C, SSE
+TEXT ·scaleRoundAVX2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVSS        scale+8(FP), X0
+	MOVQ         round+16(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS X0, Y0
+
+l:
+	VMULPS    (AX), Y0, Y1
+	VMULPS    32(AX), Y0, Y2
+	CMPQ      CX, $0x00
+	JEQ       plain
+	VCVTPS2PH $0x00, Y1, X1
+	VCVTPH2PS X1, Y1
+	VCVTPS2PH $0x00, Y2, X2
+	VCVTPH2PS X2, Y2
+
+plain:
+	VMOVUPS Y1, (AX)
+	VMOVUPS Y2, 32(AX)
+	ADDQ    $0x00000040, AX
+	DECQ    DX
+	JNZ     l
+	VZEROUPPER
+	RET
+
+// func ropeNormAVX2(x *float32, heads int, step int, cos *float32, sin *float32, n int)
+// Requires: AVX
+TEXT ·ropeNormAVX2(SB), NOSPLIT, $0-48
+	MOVQ x+0(FP), AX
+	MOVQ heads+8(FP), CX
+	MOVQ step+16(FP), DX
+	MOVQ cos+24(FP), BX
+	MOVQ sin+32(FP), SI
+	MOVQ n+40(FP), DI
+	MOVQ DI, R8
+	SHLQ $0x06, R8
+
+head:
+	MOVQ AX, R8
+	MOVQ BX, R9
+	MOVQ SI, R10
+	MOVQ DI, R11
+
+l:
+	VMOVUPS   (R9), Y0
+	VMOVUPS   (R10), Y1
+	VMOVUPS   (R8), Y2
+	VPERMILPS $0xb1, Y2, Y3
+	VMULPS    Y0, Y2, Y2
+	VMULPS    Y1, Y3, Y3
+	VADDSUBPS Y3, Y2, Y2
+	VMOVUPS   Y2, (R8)
+	VMOVUPS   32(R9), Y0
+	VMOVUPS   32(R10), Y1
+	VMOVUPS   32(R8), Y2
+	VPERMILPS $0xb1, Y2, Y3
+	VMULPS    Y0, Y2, Y2
+	VMULPS    Y1, Y3, Y3
+	VADDSUBPS Y3, Y2, Y2
+	VMOVUPS   Y2, 32(R8)
+	ADDQ      $0x00000040, R8
+	ADDQ      $0x00000040, R9
+	ADDQ      $0x00000040, R10
+	DECQ      R11
+	JNZ       l
+	LEAQ      (AX)(DX*4), AX
+	DECQ      CX
+	JNZ       head
+	VZEROUPPER
+	RET
+
+// func ropeNeoxAVX2(x *float32, heads int, step int, cos *float32, sin *float32, n int)
+// Requires: AVX
+TEXT ·ropeNeoxAVX2(SB), NOSPLIT, $0-48
+	MOVQ x+0(FP), AX
+	MOVQ heads+8(FP), CX
+	MOVQ step+16(FP), DX
+	MOVQ cos+24(FP), BX
+	MOVQ sin+32(FP), SI
+	MOVQ n+40(FP), DI
+	MOVQ DI, R8
+	SHLQ $0x06, R8
+
+head:
+	MOVQ AX, R9
+	MOVQ BX, R10
+	MOVQ SI, R11
+	MOVQ DI, R12
+
+l:
+	VMOVUPS (R10), Y0
+	VMOVUPS (R11), Y1
+	VMOVUPS (R9), Y2
+	VMOVUPS (R9)(R8*1), Y3
+	VMULPS  Y2, Y0, Y4
+	VMULPS  Y3, Y1, Y5
+	VMULPS  Y2, Y1, Y1
+	VMULPS  Y3, Y0, Y0
+	VSUBPS  Y5, Y4, Y4
+	VADDPS  Y0, Y1, Y1
+	VMOVUPS Y4, (R9)
+	VMOVUPS Y1, (R9)(R8*1)
+	VMOVUPS 32(R10), Y0
+	VMOVUPS 32(R11), Y1
+	VMOVUPS 32(R9), Y2
+	VMOVUPS 32(R9)(R8*1), Y3
+	VMULPS  Y2, Y0, Y4
+	VMULPS  Y3, Y1, Y5
+	VMULPS  Y2, Y1, Y1
+	VMULPS  Y3, Y0, Y0
+	VSUBPS  Y5, Y4, Y4
+	VADDPS  Y0, Y1, Y1
+	VMOVUPS Y4, 32(R9)
+	VMOVUPS Y1, 32(R9)(R8*1)
+	ADDQ    $0x00000040, R9
+	ADDQ    $0x00000040, R10
+	ADDQ    $0x00000040, R11
+	DECQ    R12
+	JNZ     l
+	LEAQ    (AX)(DX*4), AX
+	DECQ    CX
+	JNZ     head
+	VZEROUPPER
+	RET
+
+// func scoresF16x8AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+// Requires: AVX, F16C, FMA3
+TEXT ·scoresF16x8AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ ldd+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ cols+24(FP), BX
+	MOVQ ng+32(FP), SI
+	MOVQ x+40(FP), DI
+
+group:
+	MOVQ   DX, R8
+	MOVQ   DI, R9
+	MOVQ   BX, R10
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+col0:
+	VCVTPH2PS    (R8), Y8
+	VBROADCASTSS (R9), Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VBROADCASTSS 4(R9), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VBROADCASTSS 8(R9), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VBROADCASTSS 12(R9), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VBROADCASTSS 16(R9), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VBROADCASTSS 20(R9), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VBROADCASTSS 24(R9), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VBROADCASTSS 28(R9), Y9
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000020, R9
+	DECQ         R10
+	JNZ          col0
+	MOVQ         AX, R9
+	VMOVUPS      Y0, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y1, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y2, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y3, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y4, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y5, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y6, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y7, (R9)
+	MOVQ         DX, R8
+	MOVQ         DI, R9
+	MOVQ         BX, R10
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+
+col1:
+	VCVTPH2PS    16(R8), Y8
+	VBROADCASTSS (R9), Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VBROADCASTSS 4(R9), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VBROADCASTSS 8(R9), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VBROADCASTSS 12(R9), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VBROADCASTSS 16(R9), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VBROADCASTSS 20(R9), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VBROADCASTSS 24(R9), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VBROADCASTSS 28(R9), Y9
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         $0x00000020, R8
+	ADDQ         $0x00000020, R9
+	DECQ         R10
+	JNZ          col1
+	MOVQ         AX, R9
+	VMOVUPS      Y0, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y1, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y2, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y3, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y4, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y5, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y6, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VMOVUPS      Y7, 32(R9)
+	MOVQ         R8, DX
+	ADDQ         $0x00000040, AX
+	DECQ         SI
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func mixF16x8AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+// Requires: AVX, F16C, FMA3
+TEXT ·mixF16x8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   ostride+8(FP), CX
+	MOVQ   p+16(FP), DX
+	MOVQ   v+24(FP), BX
+	MOVQ   hd16+32(FP), SI
+	MOVQ   n+40(FP), DI
+	SHLQ   $0x01, SI
+	MOVQ   SI, R8
+	IMUL3Q $0x00000010, R8, R8
+
+pass1:
+	CMPQ   SI, $0x01
+	JLT    pass1end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	MOVQ   DI, R11
+
+pass1t:
+	VCVTPH2PS    (R10), Y9
+	VBROADCASTSS (R9), Y8
+	VFMADD231PS  Y9, Y8, Y0
+	VBROADCASTSS 256(R9), Y8
+	VFMADD231PS  Y9, Y8, Y1
+	VBROADCASTSS 512(R9), Y8
+	VFMADD231PS  Y9, Y8, Y2
+	VBROADCASTSS 768(R9), Y8
+	VFMADD231PS  Y9, Y8, Y3
+	VBROADCASTSS 1024(R9), Y8
+	VFMADD231PS  Y9, Y8, Y4
+	VBROADCASTSS 1280(R9), Y8
+	VFMADD231PS  Y9, Y8, Y5
+	VBROADCASTSS 1536(R9), Y8
+	VFMADD231PS  Y9, Y8, Y6
+	VBROADCASTSS 1792(R9), Y8
+	VFMADD231PS  Y9, Y8, Y7
+	ADDQ         R8, R10
+	ADDQ         $0x00000004, R9
+	DECQ         R11
+	JNZ          pass1t
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y1, Y1
+	VMOVUPS      Y1, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y3, Y3
+	VMOVUPS      Y3, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y5, Y5
+	VMOVUPS      Y5, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y7, Y7
+	VMOVUPS      Y7, (R9)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000010, BX
+	SUBQ         $0x00000001, SI
+	JMP          pass1
+
+pass1end:
+	VZEROUPPER
+	RET
+
+// func mixF32x8AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+// Requires: AVX
+TEXT ·mixF32x8AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   ostride+8(FP), CX
+	MOVQ   p+16(FP), DX
+	MOVQ   v+24(FP), BX
+	MOVQ   hd16+32(FP), SI
+	MOVQ   n+40(FP), DI
+	SHLQ   $0x01, SI
+	MOVQ   SI, R8
+	IMUL3Q $0x00000020, R8, R8
+
+pass1:
+	CMPQ   SI, $0x01
+	JLT    pass1end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	MOVQ   DI, R11
+
+pass1t:
+	VMOVUPS      (R10), Y9
+	VBROADCASTSS (R9), Y8
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y0, Y0
+	VBROADCASTSS 256(R9), Y8
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y1, Y1
+	VBROADCASTSS 512(R9), Y8
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y2, Y2
+	VBROADCASTSS 768(R9), Y8
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y3, Y3
+	VBROADCASTSS 1024(R9), Y8
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	VBROADCASTSS 1280(R9), Y8
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y5, Y5
+	VBROADCASTSS 1536(R9), Y8
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y6, Y6
+	VBROADCASTSS 1792(R9), Y8
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         R8, R10
+	ADDQ         $0x00000004, R9
+	DECQ         R11
+	JNZ          pass1t
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y1, Y1
+	VMOVUPS      Y1, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y3, Y3
+	VMOVUPS      Y3, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y4, Y4
+	VMOVUPS      Y4, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y5, Y5
+	VMOVUPS      Y5, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y6, Y6
+	VMOVUPS      Y6, (R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y7, Y7
+	VMOVUPS      Y7, (R9)
+	ADDQ         $0x00000020, AX
+	ADDQ         $0x00000020, BX
+	SUBQ         $0x00000001, SI
+	JMP          pass1
+
+pass1end:
+	VZEROUPPER
+	RET
+
+// func scoresF16x4AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+// Requires: AVX, F16C, FMA3
+TEXT ·scoresF16x4AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ ldd+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ cols+24(FP), BX
+	MOVQ ng+32(FP), SI
+	MOVQ x+40(FP), DI
+
+group:
+	MOVQ   DI, R8
+	MOVQ   BX, R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+col0:
+	VCVTPH2PS    (DX), Y8
+	VCVTPH2PS    16(DX), Y9
+	VBROADCASTSS (R8), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y4
+	VBROADCASTSS 4(R8), Y10
+	VFMADD231PS  Y8, Y10, Y1
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS 8(R8), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y6
+	VBROADCASTSS 12(R8), Y10
+	VFMADD231PS  Y8, Y10, Y3
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         $0x00000020, DX
+	ADDQ         $0x00000010, R8
+	DECQ         R9
+	JNZ          col0
+	MOVQ         AX, R8
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y4, 32(R8)
+	LEAQ         (R8)(CX*4), R8
+	VMOVUPS      Y1, (R8)
+	VMOVUPS      Y5, 32(R8)
+	LEAQ         (R8)(CX*4), R8
+	VMOVUPS      Y2, (R8)
+	VMOVUPS      Y6, 32(R8)
+	LEAQ         (R8)(CX*4), R8
+	VMOVUPS      Y3, (R8)
+	VMOVUPS      Y7, 32(R8)
+	ADDQ         $0x00000040, AX
+	DECQ         SI
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func mixF16x4AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+// Requires: AVX, F16C, FMA3
+TEXT ·mixF16x4AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   ostride+8(FP), CX
+	MOVQ   p+16(FP), DX
+	MOVQ   v+24(FP), BX
+	MOVQ   hd16+32(FP), SI
+	MOVQ   n+40(FP), DI
+	SHLQ   $0x01, SI
+	MOVQ   SI, R8
+	IMUL3Q $0x00000010, R8, R8
+
+pass2:
+	CMPQ   SI, $0x02
+	JLT    pass2end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	MOVQ   DI, R11
+
+pass2t:
+	VCVTPH2PS    (R10), Y12
+	VBROADCASTSS (R9), Y8
+	VFMADD231PS  Y12, Y8, Y0
+	VBROADCASTSS 256(R9), Y9
+	VFMADD231PS  Y12, Y9, Y1
+	VBROADCASTSS 512(R9), Y10
+	VFMADD231PS  Y12, Y10, Y2
+	VBROADCASTSS 768(R9), Y11
+	VFMADD231PS  Y12, Y11, Y3
+	VCVTPH2PS    16(R10), Y12
+	VFMADD231PS  Y12, Y8, Y4
+	VFMADD231PS  Y12, Y9, Y5
+	VFMADD231PS  Y12, Y10, Y6
+	VFMADD231PS  Y12, Y11, Y7
+	ADDQ         R8, R10
+	ADDQ         $0x00000004, R9
+	DECQ         R11
+	JNZ          pass2t
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y4, Y4
+	VMOVUPS      Y4, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y1, Y1
+	VMOVUPS      Y1, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y6, Y6
+	VMOVUPS      Y6, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y3, Y3
+	VMOVUPS      Y3, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000020, BX
+	SUBQ         $0x00000002, SI
+	JMP          pass2
+
+pass2end:
+	VZEROUPPER
+	RET
+
+// func mixF32x4AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+// Requires: AVX
+TEXT ·mixF32x4AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   ostride+8(FP), CX
+	MOVQ   p+16(FP), DX
+	MOVQ   v+24(FP), BX
+	MOVQ   hd16+32(FP), SI
+	MOVQ   n+40(FP), DI
+	SHLQ   $0x01, SI
+	MOVQ   SI, R8
+	IMUL3Q $0x00000020, R8, R8
+
+pass2:
+	CMPQ   SI, $0x02
+	JLT    pass2end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	MOVQ   DI, R11
+
+pass2t:
+	VMOVUPS      (R10), Y12
+	VBROADCASTSS (R9), Y8
+	VMULPS       Y12, Y8, Y9
+	VADDPS       Y9, Y0, Y0
+	VBROADCASTSS 256(R9), Y9
+	VMULPS       Y12, Y9, Y10
+	VADDPS       Y10, Y1, Y1
+	VBROADCASTSS 512(R9), Y10
+	VMULPS       Y12, Y10, Y11
+	VADDPS       Y11, Y2, Y2
+	VBROADCASTSS 768(R9), Y11
+	VMULPS       Y12, Y11, Y12
+	VADDPS       Y12, Y3, Y3
+	VMOVUPS      32(R10), Y12
+	VMULPS       Y12, Y8, Y8
+	VADDPS       Y8, Y4, Y4
+	VMULPS       Y12, Y9, Y8
+	VADDPS       Y8, Y5, Y5
+	VMULPS       Y12, Y10, Y8
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y12, Y11, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         R8, R10
+	ADDQ         $0x00000004, R9
+	DECQ         R11
+	JNZ          pass2t
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y4, Y4
+	VMOVUPS      Y4, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y1, Y1
+	VMOVUPS      Y1, (R9)
+	VADDPS       32(R9), Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VADDPS       32(R9), Y6, Y6
+	VMOVUPS      Y6, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y3, Y3
+	VMOVUPS      Y3, (R9)
+	VADDPS       32(R9), Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, BX
+	SUBQ         $0x00000002, SI
+	JMP          pass2
+
+pass2end:
+	VZEROUPPER
+	RET
+
+// func scoresF16x2AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·scoresF16x2AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ ldd+8(FP), CX
+	MOVQ w+16(FP), DX
+	MOVQ cols+24(FP), BX
+	MOVQ ng+32(FP), SI
+	MOVQ x+40(FP), DI
+
+group:
+	MOVQ   DI, R8
+	MOVQ   BX, R9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+
+col0:
+	PREFETCHT0   4096(DX)
+	VCVTPH2PS    (DX), Y4
+	VCVTPH2PS    16(DX), Y5
+	VBROADCASTSS (R8), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS 4(R8), Y6
+	VFMADD231PS  Y4, Y6, Y1
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         $0x00000020, DX
+	ADDQ         $0x00000008, R8
+	DECQ         R9
+	JNZ          col0
+	MOVQ         AX, R8
+	VMOVUPS      Y0, (R8)
+	VMOVUPS      Y2, 32(R8)
+	LEAQ         (R8)(CX*4), R8
+	VMOVUPS      Y1, (R8)
+	VMOVUPS      Y3, 32(R8)
+	ADDQ         $0x00000040, AX
+	DECQ         SI
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func mixF16x2AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+// Requires: AVX, F16C, FMA3
+TEXT ·mixF16x2AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   ostride+8(FP), CX
+	MOVQ   p+16(FP), DX
+	MOVQ   v+24(FP), BX
+	MOVQ   hd16+32(FP), SI
+	MOVQ   n+40(FP), DI
+	SHLQ   $0x01, SI
+	MOVQ   SI, R8
+	IMUL3Q $0x00000010, R8, R8
+
+pass4:
+	CMPQ   SI, $0x04
+	JLT    pass4end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	MOVQ   DI, R11
+
+pass4t:
+	VCVTPH2PS    (R10), Y10
+	VBROADCASTSS (R9), Y8
+	VFMADD231PS  Y10, Y8, Y0
+	VBROADCASTSS 256(R9), Y9
+	VFMADD231PS  Y10, Y9, Y1
+	VCVTPH2PS    16(R10), Y10
+	VFMADD231PS  Y10, Y8, Y2
+	VFMADD231PS  Y10, Y9, Y3
+	VCVTPH2PS    32(R10), Y10
+	VFMADD231PS  Y10, Y8, Y4
+	VFMADD231PS  Y10, Y9, Y5
+	VCVTPH2PS    48(R10), Y10
+	VFMADD231PS  Y10, Y8, Y6
+	VFMADD231PS  Y10, Y9, Y7
+	ADDQ         R8, R10
+	ADDQ         $0x00000004, R9
+	DECQ         R11
+	JNZ          pass4t
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y2, Y2
+	VMOVUPS      Y2, 32(R9)
+	VADDPS       64(R9), Y4, Y4
+	VMOVUPS      Y4, 64(R9)
+	VADDPS       96(R9), Y6, Y6
+	VMOVUPS      Y6, 96(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y1, Y1
+	VMOVUPS      Y1, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	VADDPS       64(R9), Y5, Y5
+	VMOVUPS      Y5, 64(R9)
+	VADDPS       96(R9), Y7, Y7
+	VMOVUPS      Y7, 96(R9)
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000040, BX
+	SUBQ         $0x00000004, SI
+	JMP          pass4
+
+pass4end:
+pass2:
+	CMPQ   SI, $0x02
+	JLT    pass2end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	MOVQ   DI, R11
+
+pass2t:
+	VCVTPH2PS    (R10), Y6
+	VBROADCASTSS (R9), Y4
+	VFMADD231PS  Y6, Y4, Y0
+	VBROADCASTSS 256(R9), Y5
+	VFMADD231PS  Y6, Y5, Y1
+	VCVTPH2PS    16(R10), Y6
+	VFMADD231PS  Y6, Y4, Y2
+	VFMADD231PS  Y6, Y5, Y3
+	ADDQ         R8, R10
+	ADDQ         $0x00000004, R9
+	DECQ         R11
+	JNZ          pass2t
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y2, Y2
+	VMOVUPS      Y2, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y1, Y1
+	VMOVUPS      Y1, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000020, BX
+	SUBQ         $0x00000002, SI
+	JMP          pass2
+
+pass2end:
+	VZEROUPPER
+	RET
+
+// func mixF32x2AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+// Requires: AVX
+TEXT ·mixF32x2AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   ostride+8(FP), CX
+	MOVQ   p+16(FP), DX
+	MOVQ   v+24(FP), BX
+	MOVQ   hd16+32(FP), SI
+	MOVQ   n+40(FP), DI
+	SHLQ   $0x01, SI
+	MOVQ   SI, R8
+	IMUL3Q $0x00000020, R8, R8
+
+pass4:
+	CMPQ   SI, $0x04
+	JLT    pass4end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	MOVQ   DI, R11
+
+pass4t:
+	VMOVUPS      (R10), Y10
+	VBROADCASTSS (R9), Y8
+	VMULPS       Y10, Y8, Y9
+	VADDPS       Y9, Y0, Y0
+	VBROADCASTSS 256(R9), Y9
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y1, Y1
+	VMOVUPS      32(R10), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y2, Y2
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y3, Y3
+	VMOVUPS      64(R10), Y10
+	VMULPS       Y10, Y8, Y11
+	VADDPS       Y11, Y4, Y4
+	VMULPS       Y10, Y9, Y10
+	VADDPS       Y10, Y5, Y5
+	VMOVUPS      96(R10), Y10
+	VMULPS       Y10, Y8, Y8
+	VADDPS       Y8, Y6, Y6
+	VMULPS       Y10, Y9, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         R8, R10
+	ADDQ         $0x00000004, R9
+	DECQ         R11
+	JNZ          pass4t
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y2, Y2
+	VMOVUPS      Y2, 32(R9)
+	VADDPS       64(R9), Y4, Y4
+	VMOVUPS      Y4, 64(R9)
+	VADDPS       96(R9), Y6, Y6
+	VMOVUPS      Y6, 96(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y1, Y1
+	VMOVUPS      Y1, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	VADDPS       64(R9), Y5, Y5
+	VMOVUPS      Y5, 64(R9)
+	VADDPS       96(R9), Y7, Y7
+	VMOVUPS      Y7, 96(R9)
+	ADDQ         $0x00000080, AX
+	ADDQ         $0x00000080, BX
+	SUBQ         $0x00000004, SI
+	JMP          pass4
+
+pass4end:
+pass2:
+	CMPQ   SI, $0x02
+	JLT    pass2end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   DX, R9
+	MOVQ   BX, R10
+	MOVQ   DI, R11
+
+pass2t:
+	VMOVUPS      (R10), Y6
+	VBROADCASTSS (R9), Y4
+	VMULPS       Y6, Y4, Y5
+	VADDPS       Y5, Y0, Y0
+	VBROADCASTSS 256(R9), Y5
+	VMULPS       Y6, Y5, Y6
+	VADDPS       Y6, Y1, Y1
+	VMOVUPS      32(R10), Y6
+	VMULPS       Y6, Y4, Y4
+	VADDPS       Y4, Y2, Y2
+	VMULPS       Y6, Y5, Y4
+	VADDPS       Y4, Y3, Y3
+	ADDQ         R8, R10
+	ADDQ         $0x00000004, R9
+	DECQ         R11
+	JNZ          pass2t
+	MOVQ         AX, R9
+	VADDPS       (R9), Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VADDPS       32(R9), Y2, Y2
+	VMOVUPS      Y2, 32(R9)
+	LEAQ         (R9)(CX*4), R9
+	VADDPS       (R9), Y1, Y1
+	VMOVUPS      Y1, (R9)
+	VADDPS       32(R9), Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, BX
+	SUBQ         $0x00000002, SI
+	JMP          pass2
+
+pass2end:
+	VZEROUPPER
+	RET
+
+// func scoresF16x1AVX2(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·scoresF16x1AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ ldd+8(FP), CX
+	MOVQ w+16(FP), CX
+	MOVQ cols+24(FP), DX
+	MOVQ ng+32(FP), BX
+	MOVQ x+40(FP), SI
+
+group:
+	MOVQ   SI, DI
+	MOVQ   DX, R8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+
+col0:
+	PREFETCHT0   4096(CX)
+	VCVTPH2PS    (CX), Y2
+	VCVTPH2PS    16(CX), Y3
+	VBROADCASTSS (DI), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         $0x00000020, CX
+	ADDQ         $0x00000004, DI
+	DECQ         R8
+	JNZ          col0
+	MOVQ         AX, DI
+	VMOVUPS      Y0, (DI)
+	VMOVUPS      Y1, 32(DI)
+	ADDQ         $0x00000040, AX
+	DECQ         BX
+	JNZ          group
+	VZEROUPPER
+	RET
+
+// func mixF16x1AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+// Requires: AVX, F16C, FMA3
+TEXT ·mixF16x1AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   ostride+8(FP), CX
+	MOVQ   p+16(FP), CX
+	MOVQ   v+24(FP), DX
+	MOVQ   hd16+32(FP), BX
+	MOVQ   n+40(FP), SI
+	SHLQ   $0x01, BX
+	MOVQ   BX, DI
+	IMUL3Q $0x00000010, DI, DI
+
+pass8:
+	CMPQ   BX, $0x08
+	JLT    pass8end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   SI, R10
+
+pass8t:
+	VCVTPH2PS    (R9), Y9
+	VBROADCASTSS (R8), Y8
+	VFMADD231PS  Y9, Y8, Y0
+	VCVTPH2PS    16(R9), Y9
+	VFMADD231PS  Y9, Y8, Y1
+	VCVTPH2PS    32(R9), Y9
+	VFMADD231PS  Y9, Y8, Y2
+	VCVTPH2PS    48(R9), Y9
+	VFMADD231PS  Y9, Y8, Y3
+	VCVTPH2PS    64(R9), Y9
+	VFMADD231PS  Y9, Y8, Y4
+	VCVTPH2PS    80(R9), Y9
+	VFMADD231PS  Y9, Y8, Y5
+	VCVTPH2PS    96(R9), Y9
+	VFMADD231PS  Y9, Y8, Y6
+	VCVTPH2PS    112(R9), Y9
+	VFMADD231PS  Y9, Y8, Y7
+	ADDQ         DI, R9
+	ADDQ         $0x00000004, R8
+	DECQ         R10
+	JNZ          pass8t
+	MOVQ         AX, R8
+	VADDPS       (R8), Y0, Y0
+	VMOVUPS      Y0, (R8)
+	VADDPS       32(R8), Y1, Y1
+	VMOVUPS      Y1, 32(R8)
+	VADDPS       64(R8), Y2, Y2
+	VMOVUPS      Y2, 64(R8)
+	VADDPS       96(R8), Y3, Y3
+	VMOVUPS      Y3, 96(R8)
+	VADDPS       128(R8), Y4, Y4
+	VMOVUPS      Y4, 128(R8)
+	VADDPS       160(R8), Y5, Y5
+	VMOVUPS      Y5, 160(R8)
+	VADDPS       192(R8), Y6, Y6
+	VMOVUPS      Y6, 192(R8)
+	VADDPS       224(R8), Y7, Y7
+	VMOVUPS      Y7, 224(R8)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000080, DX
+	SUBQ         $0x00000008, BX
+	JMP          pass8
+
+pass8end:
+pass2:
+	CMPQ   BX, $0x02
+	JLT    pass2end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   SI, R10
+
+pass2t:
+	VCVTPH2PS    (R9), Y3
+	VBROADCASTSS (R8), Y2
+	VFMADD231PS  Y3, Y2, Y0
+	VCVTPH2PS    16(R9), Y3
+	VFMADD231PS  Y3, Y2, Y1
+	ADDQ         DI, R9
+	ADDQ         $0x00000004, R8
+	DECQ         R10
+	JNZ          pass2t
+	MOVQ         AX, R8
+	VADDPS       (R8), Y0, Y0
+	VMOVUPS      Y0, (R8)
+	VADDPS       32(R8), Y1, Y1
+	VMOVUPS      Y1, 32(R8)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000020, DX
+	SUBQ         $0x00000002, BX
+	JMP          pass2
+
+pass2end:
+	VZEROUPPER
+	RET
+
+// func mixF32x1AVX2(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
+// Requires: AVX
+TEXT ·mixF32x1AVX2(SB), NOSPLIT, $0-48
+	MOVQ   out+0(FP), AX
+	MOVQ   ostride+8(FP), CX
+	MOVQ   p+16(FP), CX
+	MOVQ   v+24(FP), DX
+	MOVQ   hd16+32(FP), BX
+	MOVQ   n+40(FP), SI
+	SHLQ   $0x01, BX
+	MOVQ   BX, DI
+	IMUL3Q $0x00000020, DI, DI
+
+pass8:
+	CMPQ   BX, $0x08
+	JLT    pass8end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   SI, R10
+
+pass8t:
+	VMOVUPS      (R9), Y9
+	VBROADCASTSS (R8), Y8
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y0, Y0
+	VMOVUPS      32(R9), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y1, Y1
+	VMOVUPS      64(R9), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y2, Y2
+	VMOVUPS      96(R9), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y3, Y3
+	VMOVUPS      128(R9), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y4, Y4
+	VMOVUPS      160(R9), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y5, Y5
+	VMOVUPS      192(R9), Y9
+	VMULPS       Y9, Y8, Y9
+	VADDPS       Y9, Y6, Y6
+	VMOVUPS      224(R9), Y9
+	VMULPS       Y9, Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	ADDQ         DI, R9
+	ADDQ         $0x00000004, R8
+	DECQ         R10
+	JNZ          pass8t
+	MOVQ         AX, R8
+	VADDPS       (R8), Y0, Y0
+	VMOVUPS      Y0, (R8)
+	VADDPS       32(R8), Y1, Y1
+	VMOVUPS      Y1, 32(R8)
+	VADDPS       64(R8), Y2, Y2
+	VMOVUPS      Y2, 64(R8)
+	VADDPS       96(R8), Y3, Y3
+	VMOVUPS      Y3, 96(R8)
+	VADDPS       128(R8), Y4, Y4
+	VMOVUPS      Y4, 128(R8)
+	VADDPS       160(R8), Y5, Y5
+	VMOVUPS      Y5, 160(R8)
+	VADDPS       192(R8), Y6, Y6
+	VMOVUPS      Y6, 192(R8)
+	VADDPS       224(R8), Y7, Y7
+	VMOVUPS      Y7, 224(R8)
+	ADDQ         $0x00000100, AX
+	ADDQ         $0x00000100, DX
+	SUBQ         $0x00000008, BX
+	JMP          pass8
+
+pass8end:
+pass2:
+	CMPQ   BX, $0x02
+	JLT    pass2end
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   CX, R8
+	MOVQ   DX, R9
+	MOVQ   SI, R10
+
+pass2t:
+	VMOVUPS      (R9), Y3
+	VBROADCASTSS (R8), Y2
+	VMULPS       Y3, Y2, Y3
+	VADDPS       Y3, Y0, Y0
+	VMOVUPS      32(R9), Y3
+	VMULPS       Y3, Y2, Y2
+	VADDPS       Y2, Y1, Y1
+	ADDQ         DI, R9
+	ADDQ         $0x00000004, R8
+	DECQ         R10
+	JNZ          pass2t
+	MOVQ         AX, R8
+	VADDPS       (R8), Y0, Y0
+	VMOVUPS      Y0, (R8)
+	VADDPS       32(R8), Y1, Y1
+	VMOVUPS      Y1, 32(R8)
+	ADDQ         $0x00000040, AX
+	ADDQ         $0x00000040, DX
+	SUBQ         $0x00000002, BX
+	JMP          pass2
+
+pass2end:
 	VZEROUPPER
 	RET
 

@@ -24,3 +24,18 @@ var floatAVX2 = [...][4]floatKernel{
 	arith.F16:  {mmF16x1AVX2, mmF16x2AVX2, mmF16x4AVX2, mmF16x8AVX2},
 	arith.BF16: {mmBF16x1AVX2, mmBF16x2AVX2, mmBF16x4AVX2, mmBF16x8AVX2},
 }
+
+// putPairs writes the pair sums of n blocks, step bytes apart, of codes qstep
+// apart.
+func putPairs(k sumsKind, dst []byte, step int, q []int8, qstep, n int) {
+	switch k {
+	case pairs8:
+		pairs32AVX2(&dst[0], step, &q[0], qstep, -8, n)
+	case pairs16:
+		pairs32AVX2(&dst[0], step, &q[0], qstep, -16, n)
+	case pairs16x4:
+		pairs256AVX2(&dst[0], step, &q[0], qstep, -4, n)
+	case pairs16x32:
+		pairs256AVX2(&dst[0], step, &q[0], qstep, -32, n)
+	}
+}

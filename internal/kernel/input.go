@@ -259,28 +259,3 @@ func putSums(k sumsKind, dst []byte, step int, raw []int32) {
 		}
 	}
 }
-
-// putPairs writes the pair sums of n blocks, step bytes apart, of codes qstep
-// apart.
-func putPairs(k sumsKind, dst []byte, step int, q []int8, qstep, n int) {
-	columns, parts, factor := 32, 1, int16(-8) // of one sum, in a block
-	switch k {
-	case pairs16:
-		factor = -16
-	case pairs16x4:
-		columns, parts, factor = 16, 16, -4
-	case pairs16x32:
-		columns, parts, factor = 16, 16, -32
-	}
-	for b := range n {
-		for j := range parts {
-			var even, odd int16
-			x := q[b*qstep+j*columns:][:columns]
-			for i := 0; i+3 < len(x); i += 4 {
-				even += int16(x[i]) + int16(x[i+1])
-				odd += int16(x[i+2]) + int16(x[i+3])
-			}
-			*(*[2]int16)(unsafe.Pointer(&dst[b*step+4*j])) = [2]int16{even * factor, odd * factor}
-		}
-	}
-}

@@ -72,7 +72,7 @@ func newConstsAVX2() *constsAVX2 {
 	return c
 }
 
-func matmulsAVX2() {
+func avx2() {
 	c := newConstsAVX2()
 	for _, f := range formats {
 		for _, t := range widths {
@@ -81,9 +81,11 @@ func matmulsAVX2() {
 	}
 	for _, t := range widths {
 		for _, f := range []string{"F32", "F16", "BF16"} {
-			floatAVX2(f, t)
+			floatAVX2("mm"+f, t)
 		}
 	}
+	elementwiseAVX2()
+	attentionAVX2()
 	hasF16C()
 }
 
@@ -472,9 +474,11 @@ func (m *matmulAVX2) group(g, a, h int) VecVirtual {
 }
 
 // floatAVX2 emits the kernels of the float formats, like float512. A tile of 8
-// inputs takes two passes over a group, for want of registers.
+// inputs takes two passes over a group, for want of registers. The scores of
+// attention are such a product too: keys are packed as weights are, positions
+// being the rows.
 func floatAVX2(name string, t int) {
-	TEXT("mm"+name+"x"+itoa(t)+"AVX2", NOSPLIT, "func(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)")
+	TEXT(name+"x"+itoa(t)+"AVX2", NOSPLIT, "func(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)")
 	dst := Load(Param("dst"), GP64())
 	ldd := Load(Param("ldd"), GP64())
 	w0 := Load(Param("w"), GP64())
@@ -483,7 +487,7 @@ func floatAVX2(name string, t int) {
 	x0 := Load(Param("x"), GP64())
 	w, x, n, p := GP64(), GP64(), GP64(), GP64()
 	step := 32
-	if name == "F32" {
+	if name == "mmF32" {
 		step = 64
 	}
 	passes := [][]int{{0, 1}}
@@ -513,11 +517,11 @@ func floatAVX2(name string, t int) {
 			v[a] = YMM()
 			m := Mem{Base: w, Disp: step / 2 * h}
 			switch name {
-			case "F32":
+			case "mmF32":
 				VMOVUPS(m, v[a])
-			case "F16":
+			case "mmF16", "scoresF16":
 				VCVTPH2PS(m, v[a])
-			case "BF16":
+			case "mmBF16":
 				VPMOVZXWD(m, v[a])
 				VPSLLD(U8(16), v[a], v[a])
 			}
@@ -526,9 +530,7 @@ func floatAVX2(name string, t int) {
 			b := YMM()
 			VBROADCASTSS(Mem{Base: x, Disp: 4 * i}, b)
 			for a := range halves {
-				u := YMM()
-				VMULPS(b, v[a], u)
-				VADDPS(u, acc[a][i], acc[a][i])
+				accumulateAVX2(name == "scoresF16", v[a], b, acc[a][i])
 			}
 		}
 		ADDQ(U32(uint32(step)), w)

@@ -82,7 +82,7 @@ func main() {
 	Package("github.com/geistnet/geist/internal/kernel/_asm")
 	ConstraintExpr("amd64,!purego")
 	if *set == "avx2" {
-		matmulsAVX2()
+		avx2()
 		Generate()
 		return
 	}
