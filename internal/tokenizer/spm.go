@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"math"
 	"strings"
+	"unicode/utf8"
 )
 
 // spaceMark is U+2581, which stands for a space in token texts.
@@ -60,19 +61,6 @@ func scoreRank(score float32) uint32 {
 	return ^u &^ (1 << 31)
 }
 
-// charLen is the length that a character's first byte announces.
-func charLen(b byte) int {
-	switch {
-	case b < 0xC0:
-		return 1
-	case b < 0xE0:
-		return 2
-	case b < 0xF0:
-		return 3
-	}
-	return 4
-}
-
 // encode appends the tokens of text. afterSpecial tells that text begins the
 // input or follows a special token.
 func (m *spm) encode(dst []int32, text string, afterSpecial bool, s *scratch) []int32 {
@@ -83,7 +71,7 @@ func (m *spm) encode(dst []int32, text string, afterSpecial bool, s *scratch) []
 	syms := &s.symbols
 	syms.reset()
 	for i := 0; i < len(text); {
-		n := min(charLen(text[i]), len(text)-i)
+		_, n := utf8.DecodeRuneInString(text[i:])
 		syms.add(int32(n), 0)
 		i += n
 	}

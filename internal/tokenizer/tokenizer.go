@@ -10,10 +10,12 @@
 //	bert    WordPiece: words are covered from the left by the longest tokens
 //	no_vocab, none   ids without texts
 //
-// The results are those of llama.cpp, id for id, with these exceptions: bytes
-// that are not UTF-8 are kept by BPE (llama.cpp makes each U+FFFD); text that
-// spells a control token never becomes one, unless Options ask for it; and a
-// byte-level symbol that is no token becomes the tokens of all its bytes.
+// The results are those of llama.cpp, id for id, with these exceptions. Each
+// byte that is not UTF-8 is a character of its own and is kept (llama.cpp's BPE
+// makes it U+FFFD). Text that spells a control token never becomes one, unless
+// Options ask for it. A byte-level symbol that is no token becomes the tokens
+// of all its bytes. A file without bos_token_id has no BOS, unless its model is
+// "llama" or "bert".
 //
 // The splits depend on Unicode properties. They are pinned to version 15.1 of
 // the Unicode Character Database in this package, whatever version Go's
