@@ -49,6 +49,10 @@ func (r *reader) expandOne(s *schemaNode, path []*schemaNode) ([]conjunction, er
 	}
 	path = append(path, s)
 	alts := []conjunction{{s}}
+	if s.silent() {
+		// References to one schema from many places then make one rule.
+		alts[0] = nil
+	}
 	// Choices come last: by then all that distinguishes their branches is there.
 	for _, choice := range []bool{false, true} {
 		for _, m := range s.members {
@@ -88,6 +92,9 @@ func (r *reader) expandOne(s *schemaNode, path []*schemaNode) ([]conjunction, er
 	}
 	return alts, nil
 }
+
+// silent tells whether s says nothing but its members.
+func (s *schemaNode) silent() bool { return s.types == 0 && s.speaks == 0 && !s.hasEnum }
 
 // product joins every conjunction of a with every one of b.
 func (r *reader) product(s *schemaNode, a, b []conjunction) ([]conjunction, error) {

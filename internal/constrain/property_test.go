@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -68,21 +70,8 @@ func generate(r *rand.Rand, s *State, patience int) ([]byte, error) {
 			return text, fmt.Errorf("nothing may follow %q", text)
 		}
 		id := ids[r.IntN(len(ids))]
-		if n > patience && r.IntN(3) > 0 {
-			rank := func(id int32) int {
-				if s.v.isEnd(id) {
-					return 0
-				}
-				if i := bytes.Index([]byte(`"}]`), s.v.pieces[id]); i >= 0 {
-					return 1 + i
-				}
-				return 10
-			}
-			for _, other := range ids {
-				if rank(other) < rank(id) {
-					id = other
-				}
-			}
+		if n > patience {
+			id = wayOut(r, s.v, ids)
 		}
 		if n > patience+5000 {
 			return text, fmt.Errorf("no end in sight after %.200q", text)
@@ -95,6 +84,26 @@ func generate(r *rand.Rand, s *State, patience int) ([]byte, error) {
 		}
 		text = append(text, s.v.pieces[id]...)
 	}
+}
+
+// wayOut picks a token that closes something most of the time, and otherwise
+// one of the shortest.
+func wayOut(r *rand.Rand, v *Vocab, ids []int32) int32 {
+	best, bestRank := ids[0], 1<<30
+	shuffle := r.IntN(3) == 0
+	for _, id := range ids {
+		rank := 1000*len(v.pieces[id]) + r.IntN(1000)
+		switch i := bytes.IndexAny(v.pieces[id], "\"}]"); {
+		case v.isEnd(id):
+			rank = 0
+		case i == 0 && !shuffle:
+			rank = 1 + bytes.IndexByte([]byte("\"}]"), v.pieces[id][0])
+		}
+		if rank < bestRank {
+			best, bestRank = id, rank
+		}
+	}
+	return best
 }
 
 // checkText demands that a generated text is JSON and valid by the book.
@@ -226,6 +235,81 @@ func TestMasks(t *testing.T) {
 		}
 		if s.Allowed(mask); len(bitsOf(mask)) != 0 {
 			t.Fatal("tokens allowed after the end")
+		}
+	}
+}
+
+// All tokens of up to four bytes over the characters that matter, at every
+// step of random walks, near the ends of counters and of the nesting limit.
+func TestShortTokens(t *testing.T) {
+	var pieces []string
+	level := []string{""}
+	for range 4 {
+		var next []string
+		for _, p := range level {
+			for _, c := range `[]{},:"a0` {
+				next = append(next, p+string(c))
+			}
+		}
+		pieces = append(pieces, next...)
+		level = next
+	}
+	v := byteVocab(pieces...)
+	mask := make([]uint64, v.Words())
+	deep := func(unit string, n int) string { return strings.Repeat(unit, n) }
+	for i, tc := range []struct{ schema, prefix string }{
+		{`{"type":"array","items":{"type":"integer"},"minItems":2,"maxItems":4}`, ``},
+		{`{"type":"array","prefixItems":[{"type":"integer"}],"items":{"type":"array","maxItems":1,"items":true},"minItems":2,"maxItems":4}`, ``},
+		{`{"type":"string","minLength":2,"maxLength":3}`, ``},
+		{`{"type":"object","properties":{"a":{"type":"string","minLength":1,"maxLength":2},"0":{"type":"integer"}},"additionalProperties":{"type":"array"}}`, ``},
+		{`{"type":"array","items":{"anyOf":[
+		   {"type":"object","properties":{"a":{"type":"integer"},"0":{"type":"integer"}},"required":["a"]},
+		   {"type":"object","properties":{"a":{"type":["integer","array"]},"00":{"type":"string"}},"required":["a"]}]}}`, ``},
+		{`{"anyOf":[{"type":"string","pattern":"^a*$"},{"type":"string","maxLength":2},{"enum":["0","000",[0]]}]}`, ``},
+		{`true`, ``},
+		{`true`, deep("[", maxDepth-6)},
+		{`{"type":"object"}`, deep(`{"a":[`, maxDepth/2-3)},
+		{`{"$ref":"#/$defs/t","$defs":{"t":{"anyOf":[{"type":"integer"},{"type":"object","properties":{"a":{"type":"array","items":{"$ref":"#/$defs/t"},"minItems":1}},"required":["a"]}]}}}`,
+			deep(`{"a":[`, maxDepth/2-3)},
+	} {
+		g, err := Compile([]byte(tc.schema))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for walk := range 5 {
+			r := rand.New(rand.NewPCG(uint64(walk), uint64(i)))
+			s := g.NewState(v)
+			text := []byte(tc.prefix)
+			for _, c := range text {
+				if err := s.Accept(int32(c)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for n := 0; ; n++ {
+				s.Allowed(mask)
+				if want := bruteForce(g, v, text); !slices.Equal(mask, want) {
+					for w := range mask {
+						mask[w] ^= want[w]
+					}
+					t.Fatalf("schema %s\nafter %q the mask is wrong for %q", tc.schema, text, v.pieces[bitsOf(mask)[0]])
+				}
+				ids := bitsOf(mask)
+				id := ids[r.IntN(len(ids))]
+				if n > 4 {
+					id = wayOut(r, v, ids)
+				}
+				if n > 1000 || v.isEnd(id) || len(tc.prefix) > 0 && n > 12 {
+					break
+				}
+				if err := s.Accept(id); err != nil {
+					t.Fatal(err)
+				}
+				text = append(text, v.pieces[id]...)
+				if walk == 1 { // forgetting what is not needed changes nothing
+					s.cur = s.m.compact(s.cur)
+					s.masks = nil
+				}
+			}
 		}
 	}
 }

@@ -9,10 +9,6 @@ import (
 // maxMasks is how many finished masks a State keeps.
 const maxMasks = 32
 
-// maxSetsWithMasks is how many sets a State's machine holds before it is
-// compacted, which forgets the masks too.
-const maxSetsWithMasks = compactSets
-
 // ErrEnded is returned by Accept after the generation has ended.
 var ErrEnded = errors.New("accept token: the text has ended")
 
@@ -89,7 +85,7 @@ func (s *State) Accept(id int32) error {
 }
 
 func (s *State) compact() {
-	if len(s.m.sets) > maxSetsWithMasks {
+	if len(s.m.sets) > compactSets {
 		s.cur = s.m.compact(s.cur)
 		s.masks = s.masks[:0]
 	}
