@@ -62,7 +62,7 @@ func (st *state) iterate(v Value) *generator {
 			_, n := utf8.DecodeRuneInString(s)
 			c := s[:n]
 			s = s[n:]
-			return like(v, c), true
+			return c, true
 		}}
 	case *loop:
 		return &generator{next: func() (Value, bool) {
@@ -287,20 +287,25 @@ func (st *state) slice(obj Value, s sliceValue) (Value, bool) {
 	case *tuple:
 		return &tuple{sliceItems(st, obj.items, s)}, true
 	case *rangeValue:
-		return &List{sliceItems(st, st.items(obj), s)}, true
+		start, stop, step := s.bounds(obj.n)
+		return newRange(obj.start+start*obj.step, obj.start+stop*obj.step, obj.step*step), true
 	case string, markup:
 		text, _ := asString(obj) // both are strings
 		st.allocString(len(text))
 		return like(obj, string(sliceItems(st, []rune(text), s))), true
+	case *Dict:
+		typeError("unhashable type: 'slice'")
 	}
+	typeError("'%s' object is not subscriptable", typeName(obj))
 	return nil, false
 }
 
-func sliceItems[T any](st *state, items []T, s sliceValue) []T {
-	n := int64(len(items))
-	bound := func(v Value, def int64) (int64, bool) {
+// bounds are the indices start, stop and step of the slice in n items: with a
+// positive step 0 <= start, stop <= n, with a negative one one less.
+func (s sliceValue) bounds(n int64) (start, stop, step int64) {
+	given := func(v Value, def int64) int64 {
 		if v == nil {
-			return def, false
+			return def
 		}
 		if u, ok := v.(*undefined); ok {
 			u.fail()
@@ -309,39 +314,42 @@ func sliceItems[T any](st *state, items []T, s sliceValue) []T {
 		if !ok {
 			typeError("slice indices must be integers or None or have an __index__ method")
 		}
-		return i, true
+		return i
 	}
-	step, _ := bound(s.step, 1)
+	step = given(s.step, 1)
 	if step == 0 {
 		fail(ValueError, "slice step cannot be zero")
 	}
-	clamp := func(v Value, def, low, high int64) int64 {
-		i, given := bound(v, def)
-		if given && i < 0 {
+	step = max(-n-1, min(n+1, step)) // beyond n every step is the same
+	low, high, first, last := int64(0), n, int64(0), n
+	if step < 0 {
+		low, high, first, last = -1, n-1, n-1, -1
+	}
+	clamp := func(v Value, def int64) int64 {
+		if v == nil {
+			return def
+		}
+		i := given(v, 0)
+		if i < 0 {
 			i += n
 		}
 		return max(low, min(high, i))
 	}
-	var out []T
-	if step > 0 {
-		start, stop := clamp(s.start, 0, 0, n), clamp(s.stop, n, 0, n)
-		if start >= stop {
-			return nil
-		}
-		st.allocItems(int((stop - start - 1) / step))
-		if step == 1 {
-			return append(out, items[start:stop]...)
-		}
-		for i := start; i < stop; i += min(step, n) {
-			out = append(out, items[i])
-		}
-		return out
+	return clamp(s.start, first), clamp(s.stop, last), step
+}
+
+func sliceItems[T any](st *state, items []T, s sliceValue) []T {
+	start, stop, step := s.bounds(int64(len(items)))
+	if step == 1 && start < stop {
+		st.allocItems(int(stop - start))
+		return append([]T(nil), items[start:stop]...)
 	}
-	start, stop := clamp(s.start, n-1, -1, n-1), clamp(s.stop, -1, -1, n-1)
-	st.allocItems(int(max(0, start-stop)))
-	for i := start; i > stop; i += max(step, -n-1) {
+	var out []T
+	for i := start; step > 0 && i < stop || step < 0 && i > stop; i += step {
+		st.alloc(16)
 		out = append(out, items[i])
 	}
+	st.work(len(out))
 	return out
 }
 

@@ -76,6 +76,18 @@ func (st *state) lazy(next func() (Value, bool)) *generator {
 	}}
 }
 
+// deferred iterates over v, but finds out whether it can only at the first
+// value, as Python's generator functions do.
+func (st *state) deferred(v Value) *generator {
+	var in *generator
+	return &generator{next: func() (Value, bool) {
+		if in == nil {
+			in = st.iterate(v)
+		}
+		return in.pull()
+	}}
+}
+
 // scope is a set of variables and the scope around it. Lookups go outwards,
 // assignments go to the innermost.
 type scope struct {

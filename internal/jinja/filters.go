@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 type filterFunc func(st *state, v Value, a *callArgs) Value
@@ -55,6 +56,9 @@ func lookupFilter(name string) filterFunc {
 	case "attr":
 		return func(st *state, v Value, a *callArgs) Value {
 			name, ok := asString(a.bind("attr", 1, "name")[0])
+			if u, isUndefined := v.(*undefined); isUndefined {
+				u.fail()
+			}
 			if ok {
 				if found, ok := st.attribute(v, name); ok {
 					return found
@@ -84,7 +88,12 @@ func textFilter(name string) filterFunc {
 	case "capitalize":
 		return mapped(capitalize)
 	case "title":
-		return mapped(titleFilter)
+		return func(st *state, v Value, a *callArgs) Value {
+			a.bind("title", 0)
+			s := st.str(v)
+			st.allocString(2 * len(s))
+			return titleFilter(s)
+		}
 	case "trim":
 		return func(st *state, v Value, a *callArgs) Value {
 			p := a.bind("trim", 0, "chars")
@@ -251,15 +260,22 @@ func filterTruncate(st *state, v Value, a *callArgs) Value {
 	if l := or(p[3], nil); l != nil {
 		leeway = intArg(l)
 	}
-	text := st.str(v)
-	r, e := []rune(text), int64(len([]rune(end)))
-	st.allocItems(len(r))
-	if length < e || leeway < 0 {
+	n, ok := lengthOf(v)
+	e := int64(utf8.RuneCountInString(end))
+	switch {
+	case length < e || leeway < 0:
 		fail(ValueError, "expected length >= %d, got %d", e, length)
-	}
-	if int64(len(r)) <= length || int64(len(r)) <= length+leeway {
+	case !ok:
+		typeError("object of type '%s' has no len()", typeName(v))
+	case int64(n) <= length || int64(n) <= length+leeway:
 		return v
 	}
+	text, ok := asString(v)
+	if !ok {
+		typeError("truncate takes a str, not %s", typeName(v))
+	}
+	r := []rune(text)
+	st.allocItems(len(r))
 	cut := string(r[:length-e])
 	if !truth(or(p[1], false)) {
 		if i := strings.LastIndexByte(cut, ' '); i >= 0 {
@@ -364,6 +380,9 @@ func filterRound(_ *state, v Value, a *callArgs) Value {
 	precision := intArg(or(p[0], int64(0)))
 	precision = max(-400, min(400, precision))
 	method, _ := asString(or(p[1], "common"))
+	if _, ok := v.(BigInt); ok && method == "common" && precision >= 0 {
+		return v
+	}
 	n, isInt := asInt(v)
 	f, ok := asFloat(v)
 	if !ok {

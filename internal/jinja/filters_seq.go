@@ -33,22 +33,22 @@ func sequenceFilter(name string) filterFunc {
 	case "items":
 		return func(st *state, v Value, a *callArgs) Value {
 			a.bind("items", 0)
-			switch v := v.(type) {
-			case *undefined:
-				return sliceGenerator(nil)
-			case *Dict:
-				view := &dictView{v, "items"}
-				i := 0
-				return st.lazy(func() (Value, bool) {
+			i := 0
+			return st.lazy(func() (Value, bool) {
+				switch v := v.(type) {
+				case *undefined:
+					return nil, false
+				case *Dict:
 					i++
 					if i > v.Len() {
 						return nil, false
 					}
-					return view.at(i - 1), true
-				})
-			}
-			typeError("Can only get item pairs from a mapping.")
-			return nil
+					st.alloc(48)
+					return (&dictView{v, "items"}).at(i - 1), true
+				}
+				typeError("Can only get item pairs from a mapping.")
+				return nil, false
+			})
 		}
 	case "join":
 		return filterJoin
@@ -222,7 +222,7 @@ func filterDictSort(st *state, v Value, a *callArgs) Value {
 
 func filterUnique(st *state, v Value, a *callArgs) Value {
 	p := a.bind("unique", 0, "case_sensitive", "attribute")
-	in := st.iterate(v)
+	in := st.deferred(v)
 	seen := NewDict()
 	return st.lazy(func() (Value, bool) {
 		for {
@@ -268,39 +268,54 @@ func extreme(name string) filterFunc {
 	}
 }
 
-// chunks is a generator of lists.
-func chunks(lists [][]Value) *generator {
-	items := make([]Value, len(lists))
-	for i, l := range lists {
-		items[i] = &List{l}
-	}
-	return sliceGenerator(items)
+// chunks is a generator of the lists that cut makes at the first value.
+func (st *state) chunks(cut func() [][]Value) *generator {
+	var lists [][]Value
+	started := false
+	return st.lazy(func() (Value, bool) {
+		if !started {
+			lists, started = cut(), true
+		}
+		if len(lists) == 0 {
+			return nil, false
+		}
+		l := lists[0]
+		lists = lists[1:]
+		return &List{l}, true
+	})
 }
 
 func filterBatch(st *state, v Value, a *callArgs) Value {
 	p := a.bind("batch", 1, "linecount", "fill_with")
-	size := intArg(p[0])
-	items := st.items(v)
+	return st.chunks(func() [][]Value { return st.batch(st.items(v), intArg(p[0]), or(p[1], nil)) })
+}
+
+// batch cuts items into lists of size; the last is filled up unless fill is nil.
+func (st *state) batch(items []Value, size int64, fill Value) [][]Value {
 	var lists [][]Value
 	for len(items) > 0 {
 		n := int(min(int64(len(items)), max(1, size)))
 		lists = append(lists, items[:n:n])
 		items = items[n:]
 	}
-	if fill := or(p[1], nil); fill != nil && len(lists) > 0 {
+	if fill != nil && len(lists) > 0 {
 		last := &lists[len(lists)-1]
 		for int64(len(*last)) < size {
 			st.allocItems(1)
 			*last = append(*last, fill)
 		}
 	}
-	return chunks(lists)
+	return lists
 }
 
 func filterSlice(st *state, v Value, a *callArgs) Value {
 	p := a.bind("slice", 1, "slices", "fill_with")
-	n := intArg(p[0])
-	items := st.items(v)
+	return st.chunks(func() [][]Value { return st.cut(st.items(v), intArg(p[0]), or(p[1], nil)) })
+}
+
+// cut makes n lists of about the same length out of items; shorter ones get
+// fill unless it is nil.
+func (st *state) cut(items []Value, n int64, fill Value) [][]Value {
 	if n == 0 {
 		fail(ValueError, "integer division or modulo by zero")
 	}
@@ -314,12 +329,12 @@ func filterSlice(st *state, v Value, a *callArgs) Value {
 		}
 		l := items[:size:size]
 		items = items[size:]
-		if fill := or(p[1], nil); fill != nil && i >= extra {
+		if fill != nil && i >= extra {
 			l = append(l, fill)
 		}
 		lists = append(lists, l)
 	}
-	return chunks(lists)
+	return lists
 }
 
 func filterGroupBy(st *state, v Value, a *callArgs) Value {
@@ -354,7 +369,7 @@ func filterGroupBy(st *state, v Value, a *callArgs) Value {
 func filterMap(st *state, v Value, a *callArgs) Value {
 	in, each := sliceGenerator(nil), func(x Value) Value { return x }
 	if truth(v) {
-		in = st.iterate(v)
+		in = st.deferred(v)
 	}
 	if len(a.positional) == 0 {
 		p := a.bind("map", 0, "attribute", "default")
@@ -392,7 +407,7 @@ func selection(name string) filterFunc {
 		if !truth(v) {
 			return sliceGenerator(nil)
 		}
-		in := st.iterate(v)
+		in := st.deferred(v)
 		args := a.positional
 		var attr Value
 		if byAttr {

@@ -170,6 +170,9 @@ func (st *state) printfOne(s spec, v Value) string {
 	if s.align == '<' {
 		s.zero = false
 	}
+	if u, ok := v.(*undefined); ok && strings.IndexByte("diueEfFgG", s.verb) >= 0 {
+		u.fail()
+	}
 	switch s.verb {
 	case 's', 'r', 'a':
 		text := st.str(v)
@@ -474,7 +477,8 @@ func (st *state) formatField(self Value, field string, a *callArgs, auto *int, d
 	return st.escapeInto(self, v, st.formatValue(v, specText))
 }
 
-// formatLookup finds what a field names: 0, name, name.attr, name[item].
+// formatLookup finds what a field names: 0, name, name.attr, name[item]. auto
+// is the number of the next field without a name, or -1 once one has a number.
 func (st *state) formatLookup(name string, a *callArgs, auto *int) Value {
 	end := strings.IndexAny(name, ".[")
 	if end < 0 {
@@ -482,8 +486,16 @@ func (st *state) formatLookup(name string, a *callArgs, auto *int) Value {
 	}
 	first, rest := name[:end], name[end:]
 	if first == "" {
+		if *auto < 0 {
+			fail(ValueError, "cannot switch from manual field specification to automatic field numbering")
+		}
 		first = strconv.Itoa(*auto)
 		*auto++
+	} else if isDecimal(first[0]) {
+		if *auto > 0 {
+			fail(ValueError, "cannot switch from manual field specification to automatic field numbering")
+		}
+		*auto = -1
 	}
 	var v Value
 	if i, err := strconv.Atoi(first); err == nil {

@@ -69,16 +69,23 @@ func globalRange(_ *state, a *callArgs) Value {
 			overflow()
 		}
 	}
-	switch {
-	case r.step == 0:
+	if r.step == 0 {
 		fail(ValueError, "range() arg 3 must not be zero")
-	case r.step > 0 && r.stop > r.start:
-		r.n = (r.stop - r.start + r.step - 1) / r.step
-	case r.step < 0 && r.stop < r.start:
-		r.n = (r.start - r.stop - r.step - 1) / -r.step
 	}
-	if r.n > maxRange {
+	if r = newRange(r.start, r.stop, r.step); r.n > maxRange {
 		fail(LimitError, "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).", maxRange)
+	}
+	return r
+}
+
+// newRange counts the items of a range; step is not 0.
+func newRange(start, stop, step int64) *rangeValue {
+	r := &rangeValue{start: start, stop: stop, step: step}
+	switch {
+	case step > 0 && stop > start:
+		r.n = (stop - start + step - 1) / step
+	case step < 0 && stop < start:
+		r.n = (start - stop - step - 1) / -step
 	}
 	return r
 }

@@ -47,7 +47,7 @@ func TestHostile(t *testing.T) {
 	for _, source := range hostile {
 		tmpl, err := Parse("hostile", source)
 		if err == nil {
-			_, err = tmpl.Render(snippetVars(), Options{AllowMutation: true})
+			_, err = tmpl.Render(snippetVars(), Options{AllowMutation: true, Limits: Limits{Steps: 2_000_000, Memory: 32 << 20}})
 		}
 		var e *Error
 		if !errors.As(err, &e) {

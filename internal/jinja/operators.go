@@ -50,6 +50,9 @@ func (st *state) binary(op string, a, b Value) Value {
 	x, aNum := asFloat(a)
 	y, bNum := asFloat(b)
 	if aNum && bNum {
+		if op == "/" && y == 0 && !aFloat && !bFloat {
+			fail(ValueError, "division by zero")
+		}
 		if aFloat || bFloat || op == "/" {
 			return floatOp(op, x, y)
 		}
@@ -234,7 +237,7 @@ func floatOp(op string, a, b float64) Value {
 		return math.Pow(a, b)
 	}
 	if b == 0 {
-		fail(ValueError, "%s", map[string]string{"/": "division by zero", "//": "float floor division by zero", "%": "float modulo"}[op])
+		fail(ValueError, "%s", map[string]string{"/": "float division by zero", "//": "float floor division by zero", "%": "float modulo"}[op])
 	}
 	if op == "/" {
 		return a / b
