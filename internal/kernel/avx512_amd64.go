@@ -116,60 +116,89 @@ func mmF16x1AVX512(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
 func mmBF16x1AVX512(dst *float32, ldd int, w *byte, cols int, ng int, x *float32)
 
+//go:noescape
 func sumSquaresAVX512(x *float32, n int) float32
 
+//go:noescape
 func scaleMulAVX512(dst *float32, x *float32, w *float32, r float32, n int)
 
+//go:noescape
 func addAVX512(dst *float32, x *float32, n int)
 
+//go:noescape
 func siluAVX512(dst *float32, gate *float32, u *float32, n int)
 
+//go:noescape
 func geluAVX512(dst *float32, gate *float32, u *float32, n int)
 
+//go:noescape
 func quantise32AVX512(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int
 
+//go:noescape
 func quantise256AVX512(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int
 
+//go:noescape
 func expChunkAVX512(s *float32, mask uint64, max float32, round int) float32
 
+//go:noescape
 func maxChunkAVX512(s *float32, mask uint64, max float32) float32
 
+//go:noescape
 func toF16AVX512(dst *uint16, src *float32, n int)
 
+//go:noescape
 func scaleRoundAVX512(x *float32, scale float32, round int, n int)
 
+//go:noescape
 func ropeNormAVX512(x *float32, heads int, step int, cos *float32, sin *float32, n int)
 
+//go:noescape
 func ropeNeoxAVX512(x *float32, heads int, step int, cos *float32, sin *float32, n int)
 
+//go:noescape
 func scoresF16x8AVX512(s *float32, k *byte, q *float32, hd int)
 
+//go:noescape
 func mixF16x8AVX512(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
 
+//go:noescape
 func scoresF16x4AVX512(s *float32, k *byte, q *float32, hd int)
 
+//go:noescape
 func mixF16x4AVX512(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
 
+//go:noescape
 func scoresF16x2AVX512(s *float32, k *byte, q *float32, hd int)
 
+//go:noescape
 func mixF16x2AVX512(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
 
+//go:noescape
 func scoresF16x1AVX512(s *float32, k *byte, q *float32, hd int)
 
+//go:noescape
 func mixF16x1AVX512(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
 
+//go:noescape
 func scoresF32x8AVX512(s *float32, k *byte, q *float32, hd int)
 
+//go:noescape
 func mixF32x8AVX512(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
 
+//go:noescape
 func scoresF32x4AVX512(s *float32, k *byte, q *float32, hd int)
 
+//go:noescape
 func mixF32x4AVX512(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
 
+//go:noescape
 func scoresF32x2AVX512(s *float32, k *byte, q *float32, hd int)
 
+//go:noescape
 func mixF32x2AVX512(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)
 
+//go:noescape
 func scoresF32x1AVX512(s *float32, k *byte, q *float32, hd int)
 
+//go:noescape
 func mixF32x1AVX512(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)

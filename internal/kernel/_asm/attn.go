@@ -47,6 +47,7 @@ func attention() {
 // s[i][64] = q_i·k_t. Keys are four blocks of [hd][16], queries [hd][w].
 func (f kvFormat) scores(w int) {
 	TEXT("scores"+f.name+"x"+itoa(w)+"AVX512", NOSPLIT, "func(s *float32, k *byte, q *float32, hd int)")
+	Pragma("noescape")
 	s := Load(Param("s"), GP64())
 	k := Load(Param("k"), GP64())
 	q0 := Load(Param("q"), GP64())
@@ -122,6 +123,7 @@ func (f kvFormat) scores(w int) {
 // hd in units of 16.
 func (f kvFormat) mix(w int) {
 	TEXT("mix"+f.name+"x"+itoa(w)+"AVX512", NOSPLIT, "func(out *float32, ostride int, p *float32, v *byte, hd16 int, n int)")
+	Pragma("noescape")
 	out := Load(Param("out"), GP64())
 	os := Load(Param("ostride"), GP64())
 	p0 := Load(Param("p"), GP64())

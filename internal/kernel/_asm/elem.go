@@ -94,6 +94,7 @@ func elementwise(e *expConsts) {
 
 func sumSquares() {
 	TEXT("sumSquaresAVX512", NOSPLIT, "func(x *float32, n int) float32")
+	Pragma("noescape")
 	x := Load(Param("x"), GP64())
 	n := Load(Param("n"), GP64())
 	acc, v := ZMM(), ZMM()
@@ -114,6 +115,7 @@ func sumSquares() {
 // dst = (x·r)·w
 func scaleMul() {
 	TEXT("scaleMulAVX512", NOSPLIT, "func(dst *float32, x *float32, w *float32, r float32, n int)")
+	Pragma("noescape")
 	d := Load(Param("dst"), GP64())
 	x := Load(Param("x"), GP64())
 	w := Load(Param("w"), GP64())
@@ -137,6 +139,7 @@ func scaleMul() {
 // dst += x
 func addVec() {
 	TEXT("addAVX512", NOSPLIT, "func(dst *float32, x *float32, n int)")
+	Pragma("noescape")
 	d := Load(Param("dst"), GP64())
 	x := Load(Param("x"), GP64())
 	n := Load(Param("n"), GP64())
@@ -160,6 +163,7 @@ func gated(act string, e *expConsts) {
 		scale, cubic = fconst("geluScale", 1.5957691216), fconst("geluCubic", 0.044715)
 	}
 	TEXT(act+"AVX512", NOSPLIT, "func(dst *float32, gate *float32, u *float32, n int)")
+	Pragma("noescape")
 	d := Load(Param("dst"), GP64())
 	g := Load(Param("gate"), GP64())
 	u := Load(Param("u"), GP64())
@@ -207,6 +211,7 @@ func quantiseBlocks(e *expConsts) {
 	DATA(0, U32(0x7f800000))
 	for _, block := range []int{32, 256} {
 		TEXT("quantise"+itoa(block)+"AVX512", NOSPLIT, "func(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int")
+	Pragma("noescape")
 		x := Load(Param("x"), GP64())
 		q := Load(Param("q"), GP64())
 		qstep := Load(Param("qstep"), GP64())
@@ -289,6 +294,7 @@ func quantiseBlocks(e *expConsts) {
 // round is not 0, zero where mask has no bit, and returns their sum.
 func expChunk(e *expConsts) {
 	TEXT("expChunkAVX512", NOSPLIT, "func(s *float32, mask uint64, max float32, round int) float32")
+	Pragma("noescape")
 	s := Load(Param("s"), GP64())
 	mask := GP64()
 	Load(Param("mask"), mask)
@@ -332,6 +338,7 @@ func expChunk(e *expConsts) {
 // maxChunk is the largest of max and the scores of a chunk that mask selects.
 func maxChunk() {
 	TEXT("maxChunkAVX512", NOSPLIT, "func(s *float32, mask uint64, max float32) float32")
+	Pragma("noescape")
 	s := Load(Param("s"), GP64())
 	mask := GP64()
 	Load(Param("mask"), mask)
@@ -361,6 +368,7 @@ func maxChunk() {
 // dst[i] = f16(src[i])
 func toF16() {
 	TEXT("toF16AVX512", NOSPLIT, "func(dst *uint16, src *float32, n int)")
+	Pragma("noescape")
 	d := Load(Param("dst"), GP64())
 	s := Load(Param("src"), GP64())
 	n := Load(Param("n"), GP64())
@@ -380,6 +388,7 @@ func toF16() {
 // x[i] = f16(x[i]·scale), widened again when round is not 0
 func roundF16() {
 	TEXT("scaleRoundAVX512", NOSPLIT, "func(x *float32, scale float32, round int, n int)")
+	Pragma("noescape")
 	p := Load(Param("x"), GP64())
 	sx := Load(Param("scale"), XMM())
 	round := Load(Param("round"), GP64())
@@ -406,6 +415,7 @@ func roundF16() {
 // (Neox) or 8 (Norm). For Norm, cos and sin hold every value twice.
 func rope(style string) {
 	TEXT("rope"+style+"AVX512", NOSPLIT, "func(x *float32, heads int, step int, cos *float32, sin *float32, n int)")
+	Pragma("noescape")
 	x := Load(Param("x"), GP64())
 	heads := Load(Param("heads"), GP64())
 	step := Load(Param("step"), GP64())

@@ -130,6 +130,7 @@ func newConsts() *consts {
 // are kept in cache.
 type codes512 struct {
 	f     format
+	ahead int // bytes to prefetch ahead of every load; 0: none
 	o     offsets
 	w     Register
 	masks map[int]VecVirtual
@@ -157,22 +158,28 @@ func (f format) newCodes512(c *consts, w Register) *codes512 {
 	return k
 }
 
+// load fetches 64 bytes of the block's packed codes.
+func (k *codes512) load(disp int) VecVirtual {
+	if k.ahead > 0 {
+		PREFETCHT0(Mem{Base: k.w, Disp: disp + k.ahead})
+	}
+	v := ZMM()
+	VMOVDQU32(Mem{Base: k.w, Disp: disp}, v)
+	return v
+}
+
 func (k *codes512) group(g int) VecVirtual {
 	low := 0
 	var out VecVirtual
 	for i, b := range k.f.planes {
 		per := 8 / b
 		v, s := g/per, g%per*b
-		m := Mem{Base: k.w, Disp: k.o.planes[i] + 64*v}
+		disp := k.o.planes[i] + 64*v
 		if b == 8 {
-			out = ZMM()
-			VMOVDQU32(m, out)
-			return out
+			return k.load(disp)
 		}
 		if k.cur[i] != v {
-			k.cur[i] = v
-			k.vec[i] = ZMM()
-			VMOVDQU32(m, k.vec[i])
+			k.cur[i], k.vec[i] = v, k.load(disp)
 		}
 		src := k.vec[i]
 		mask := k.masks[(1<<b-1)<<low]
@@ -203,6 +210,13 @@ func (k *codes512) group(g int) VecVirtual {
 	return out
 }
 
+// Narrow tiles are bound by memory, and the processor's own prefetchers do not
+// keep up with one core's demand.
+const (
+	prefetchWidth = 8
+	prefetchAhead = 4096
+)
+
 // matmul512 emits the kernel of one format for tiles of t input rows:
 //
 //	for each of ng packed groups: dst[i·ldd + r] = Σ over nb blocks
@@ -226,6 +240,9 @@ func (f format) matmul512(t int, cs *consts) {
 	SHLQ(U8(2), ldd)
 	o := f.offsets()
 	k := f.newCodes512(cs, w)
+	if t <= prefetchWidth {
+		k.ahead = prefetchAhead
+	}
 	q, d, c, n := GP64(), GP64(), GP64(), GP64()
 	acc := zmms(t)
 	sum := zmms(t)

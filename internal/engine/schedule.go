@@ -1,0 +1,287 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/geistnet/geist/internal/model"
+)
+
+// schedule is the engine's loop: admit, run one pass, hand out tokens.
+func (e *Engine) schedule() {
+	defer close(e.stopped)
+	for {
+		if !e.admit() {
+			return
+		}
+		e.compose()
+		if len(e.segs) == 0 {
+			e.rest()
+			continue
+		}
+		logits, err := e.state.Forward(e.segs)
+		if err != nil {
+			// A value that was not finite voids the pass. Which session it came
+			// from is found by running each alone.
+			logits = e.isolate()
+		}
+		e.deliver(logits)
+	}
+}
+
+// admit takes new sessions in, waits while there is nothing to do, and removes
+// cancelled ones. It reports false when the engine is closed.
+func (e *Engine) admit() bool {
+	e.mu.Lock()
+	for len(e.arrived) == 0 && len(e.waiting) == 0 && len(e.running) == 0 && !e.closed {
+		e.wake.Wait()
+	}
+	closed := e.closed
+	e.waiting = append(e.waiting, e.arrived...)
+	e.arrived = nil
+	e.mu.Unlock()
+	if closed {
+		for _, s := range append(e.waiting, e.running...) {
+			e.end(s, FinishError, ErrClosed)
+		}
+		return false
+	}
+	for _, s := range append(append([]*session(nil), e.waiting...), e.running...) {
+		if err := s.ctx.Err(); err != nil {
+			e.end(s, FinishCancelled, err)
+		}
+	}
+	e.sweep()
+	for len(e.waiting) > 0 && len(e.running) < e.opt.Sessions {
+		s := e.waiting[0]
+		e.waiting = e.waiting[1:]
+		e.start(s)
+		e.running = append(e.running, s)
+	}
+	e.publish()
+	return true
+}
+
+// rest waits until something may have changed: a new session, a cancelled one,
+// or a reader that caught up with a paused answer.
+func (e *Engine) rest() {
+	e.mu.Lock()
+	for len(e.arrived) == 0 && !e.nudged && !e.closed {
+		e.wake.Wait()
+	}
+	e.nudged = false
+	e.mu.Unlock()
+}
+
+// nudge ends a rest.
+func (e *Engine) nudge() {
+	e.mu.Lock()
+	e.nudged = true
+	e.mu.Unlock()
+	e.wake.Signal()
+}
+
+// paused reports that s may not run ahead of its reader any further.
+func (s *session) paused() bool { return s.req.Ahead > 0 && s.answer.unread() >= s.req.Ahead }
+
+// start prepares a session that has no pages: a new one, or one that had to
+// give them up.
+func (e *Engine) start(s *session) {
+	if !s.started {
+		s.started = true
+		s.history = append([]int32(nil), s.req.Prompt...)
+		if e.tok != nil {
+			s.stream = e.tok.NewContinuation()
+		}
+	}
+	s.attach(e.pool)
+	if s.out == 0 {
+		s.cached = s.done
+	}
+}
+
+// sweep forgets ended sessions.
+func (e *Engine) sweep() {
+	live := func(list []*session) []*session {
+		kept := list[:0]
+		for _, s := range list {
+			if !s.ended {
+				kept = append(kept, s)
+			}
+		}
+		return kept
+	}
+	e.waiting, e.running = live(e.waiting), live(e.running)
+}
+
+// compose fills the next pass: one token of every session that is decoding,
+// then prompts, oldest first, as far as the batch reaches.
+func (e *Engine) compose() {
+	e.segs, e.order = e.segs[:0], e.order[:0]
+	room := e.opt.Batch
+	for _, decoding := range []bool{true, false} {
+		for i := 0; i < len(e.running) && room > 0; i++ {
+			s := e.running[i]
+			left := len(s.history) - s.done
+			if s.ended || (left == 1) != decoding || s.paused() {
+				continue
+			}
+			n := min(left, room)
+			if !e.makeRoom(s, s.done+n) {
+				i = -1 // sessions were set aside: look again from the start
+				e.segs, e.order, room = e.segs[:0], e.order[:0], e.opt.Batch
+				if decoding {
+					continue
+				}
+				e.compose()
+				return
+			}
+			if s.ended {
+				continue
+			}
+			want := model.None
+			if n == left {
+				want = model.Last
+			}
+			seg := model.Segment{Cache: &s.cache, Start: s.done, Tokens: s.history[s.done : s.done+n], Logits: want}
+			if n == left && s.hidden != nil {
+				seg.Logits, seg.Hidden = model.None, s.hidden
+			}
+			e.segs, e.order = append(e.segs, seg), append(e.order, s)
+			room -= n
+		}
+	}
+	e.sweep()
+}
+
+// makeRoom reserves pages for s, setting the youngest other sessions aside
+// where none are left. It reports false if it did so.
+func (e *Engine) makeRoom(s *session, end int) bool {
+	for {
+		ok, err := s.reserve(e.pool, end)
+		if err != nil {
+			e.end(s, FinishError, err)
+			return true
+		}
+		if ok {
+			return true
+		}
+		last := e.running[len(e.running)-1]
+		if last == s && len(e.running) == 1 {
+			// Options.fill saw to it that one full session fits.
+			e.end(s, FinishError, fmt.Errorf("the KV cache of %d pages is exhausted", e.pool.limit))
+			return true
+		}
+		last.release(e.pool)
+		e.running = e.running[:len(e.running)-1]
+		e.waiting = append([]*session{last}, e.waiting...)
+		e.mu.Lock()
+		e.stats.Preempted++
+		e.mu.Unlock()
+		return false
+	}
+}
+
+// isolate runs the segments of a void pass one by one and ends the sessions at
+// fault. The others' logits are returned in order.
+func (e *Engine) isolate() [][]float32 {
+	var all [][]float32
+	for i, s := range e.order {
+		out, err := e.state.Forward(e.segs[i : i+1])
+		if err != nil {
+			e.end(s, FinishError, err)
+		}
+		if e.segs[i].Logits != model.None {
+			var copied []float32
+			if len(out) > 0 {
+				copied = append(copied, out[0]...)
+			}
+			all = append(all, copied)
+		}
+	}
+	return all
+}
+
+// deliver hands each session of the pass its token.
+func (e *Engine) deliver(logits [][]float32) {
+	var prompt, answer, cached int64
+	for i, s := range e.order {
+		seg := &e.segs[i]
+		var row []float32
+		if seg.Logits != model.None {
+			row, logits = logits[0], logits[1:]
+		}
+		if s.ended {
+			continue
+		}
+		if s.out == 0 {
+			prompt += int64(len(seg.Tokens))
+		}
+		s.advance(e.pool, seg.Start+len(seg.Tokens))
+		switch {
+		case seg.Hidden != nil:
+			e.end(s, FinishStop, nil)
+		case row != nil:
+			if s.out == 0 {
+				cached += int64(s.cached)
+			}
+			answer++
+			e.emit(s, row)
+		}
+	}
+	e.sweep()
+	e.mu.Lock()
+	e.stats.PromptTokens += prompt
+	e.stats.AnswerTokens += answer
+	e.stats.CachedTokens += cached
+	e.mu.Unlock()
+	e.publish()
+}
+
+// emit chooses a session's next token and sends it, or ends the session.
+func (e *Engine) emit(s *session, logits []float32) {
+	t := s.choose(logits)
+	end := e.tok != nil && !s.req.IgnoreEnd && e.tok.IsEOG(t.ID)
+	s.history = append(s.history, t.ID)
+	s.out++
+	if c := s.req.Constraint; c != nil && !end {
+		if err := c.Accept(t.ID); err != nil {
+			e.end(s, FinishError, fmt.Errorf("the grammar refuses token %d that it allowed: %w", t.ID, err))
+			return
+		}
+		end = c.Done()
+	}
+	full := s.out >= s.req.MaxTokens || len(s.history) >= e.opt.Context
+	stop := false
+	if !(e.tok != nil && e.tok.IsEOG(t.ID)) || s.req.IgnoreEnd {
+		t.Text, stop = s.text(t.ID, end || full)
+	} else if s.stream != nil {
+		t.Text, s.held = s.held+s.stream.Flush(), ""
+	}
+	s.answer.put(t)
+	switch {
+	case end || stop:
+		e.end(s, FinishStop, nil)
+	case full:
+		e.end(s, FinishLength, nil)
+	}
+}
+
+// end closes a session's answer and gives its pages back.
+func (e *Engine) end(s *session, f Finish, err error) {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	s.stop()
+	s.release(e.pool)
+	s.answer.end(Result{Finish: f, PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, Tokens: s.out, Err: err})
+}
+
+// publish updates the snapshot.
+func (e *Engine) publish() {
+	used := e.pool.used()
+	e.mu.Lock()
+	e.stats.Running, e.stats.Waiting = len(e.running), len(e.waiting)+len(e.arrived)
+	e.stats.PagesUsed, e.stats.PagesMost = used, e.pool.limit
+	e.mu.Unlock()
+}

@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"context"
+	"strings"
+
+	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/internal/model"
+	"github.com/geistnet/geist/internal/tokenizer"
+)
+
+// session is one answer under way; the scheduler owns it.
+type session struct {
+	ctx    context.Context
+	req    Request
+	answer *Answer
+	hidden []float32 // for an embedding
+
+	stop    func() bool // ends the watch of ctx
+	started bool
+	history []int32 // prompt and answer so far
+	done    int     // positions in the cache
+	pages   []*page
+	cache   model.Cache
+	keys    []prefix // of the full pages of history
+	sampler arith.Sampler
+	stream  *tokenizer.Stream
+	allowed []uint64
+	held    string // text that may begin a stop string
+	out     int    // answer tokens
+	cached  int
+	ended   bool
+}
+
+// key returns the prefix of page i, which must be full in history.
+func (s *session) key(i int) prefix {
+	for len(s.keys) <= i {
+		n := len(s.keys)
+		var prev prefix
+		if n > 0 {
+			prev = s.keys[n-1]
+		}
+		s.keys = append(s.keys, prev.next(s.history[n*model.PagePositions:(n+1)*model.PagePositions]))
+	}
+	return s.keys[i]
+}
+
+// attach takes pages of equal prefixes from the pool. At least the last token
+// is left to compute.
+func (s *session) attach(p *pool) {
+	for p.reuse && (len(s.pages)+1)*model.PagePositions < len(s.history) {
+		g := p.find(s.key(len(s.pages)))
+		if g == nil {
+			break
+		}
+		s.pages = append(s.pages, g)
+		s.cache.Pages = append(s.cache.Pages, g.mem)
+	}
+	s.done = len(s.pages) * model.PagePositions
+}
+
+// reserve makes sure that positions up to end have pages. It reports false if
+// the pool is exhausted.
+func (s *session) reserve(p *pool, end int) (bool, error) {
+	for len(s.pages) < pagesFor(end) {
+		g, err := p.take()
+		if g == nil {
+			return false, err
+		}
+		s.pages = append(s.pages, g)
+		s.cache.Pages = append(s.cache.Pages, g.mem)
+	}
+	return true, nil
+}
+
+// advance notes that positions up to end are computed and offers full pages.
+func (s *session) advance(p *pool, end int) {
+	for i := s.done / model.PagePositions; (i+1)*model.PagePositions <= end && p.reuse; i++ {
+		p.keep(s.pages[i], s.key(i))
+	}
+	s.done = end
+}
+
+// release gives all pages back.
+func (s *session) release(p *pool) {
+	for _, g := range s.pages {
+		p.drop(g)
+	}
+	s.pages, s.cache.Pages, s.done = nil, nil, 0
+}
+
+// choose samples the next token from logits.
+func (s *session) choose(logits []float32) Token {
+	t := Token{}
+	var top, sum float32
+	probs := s.req.TopLogProbs >= 0
+	if probs {
+		top, sum = arith.LogSumExp(logits)
+		t.Top = largest(logits, s.req.TopLogProbs, top, sum)
+	}
+	var allowed []uint64
+	if s.req.Constraint != nil {
+		n := (len(logits) + 63) / 64
+		if len(s.allowed) < n {
+			s.allowed = make([]uint64, n)
+		}
+		allowed = s.allowed
+		s.req.Constraint.Allowed(allowed)
+	}
+	var raw []float32
+	if probs {
+		raw = append(raw, logits...) // Sample changes them
+	}
+	t.ID = s.sampler.Sample(logits, &s.req.Sampling, s.history, uint64(s.out), allowed)
+	if probs {
+		t.LogProb = float64(raw[t.ID]-top) - arith.Log(float64(sum))
+	}
+	return t
+}
+
+// largest returns the n most probable tokens, ties to the lower id.
+func largest(logits []float32, n int, top, sum float32) []TokenLogProb {
+	if n <= 0 {
+		return nil
+	}
+	best := make([]TokenLogProb, 0, n+1)
+	for i, l := range logits {
+		if len(best) == n && float64(l) <= best[n-1].LogProb {
+			continue
+		}
+		at := len(best)
+		for at > 0 && float64(l) > best[at-1].LogProb {
+			at--
+		}
+		best = append(best, TokenLogProb{})
+		copy(best[at+1:], best[at:])
+		best[at] = TokenLogProb{int32(i), float64(l)}
+		best = best[:min(len(best), n)]
+	}
+	z := arith.Log(float64(sum))
+	for i := range best {
+		best[i].LogProb = best[i].LogProb - float64(top) - z
+	}
+	return best
+}
+
+// text adds what token id completes to the held text and returns what may be
+// shown; stop is set when a stop string has appeared.
+func (s *session) text(id int32, last bool) (show string, stop bool) {
+	if s.stream == nil {
+		return "", false
+	}
+	s.held += s.stream.Add(id)
+	if last {
+		s.held += s.stream.Flush()
+	}
+	cut := -1
+	for _, x := range s.req.Stop {
+		if i := strings.Index(s.held, x); i >= 0 && (cut < 0 || i < cut) {
+			cut = i
+		}
+	}
+	if cut >= 0 {
+		show, s.held = s.held[:cut], ""
+		return show, true
+	}
+	keep := 0
+	if !last {
+		for _, x := range s.req.Stop {
+			for n := min(len(x)-1, len(s.held)); n > keep; n-- {
+				if strings.HasSuffix(s.held, x[:n]) {
+					keep = n
+				}
+			}
+		}
+	}
+	show, s.held = s.held[:len(s.held)-keep], s.held[len(s.held)-keep:]
+	return show, false
+}
