@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -271,6 +272,19 @@ func TestSPMReference(t *testing.T) {
 				t.Fatalf("%q decodes to %q", text, back)
 			}
 		}
+	}
+}
+
+func TestScoreRank(t *testing.T) {
+	inf := float32(math.Inf(1))
+	scores := []float32{inf, 1e30, 2, 1, 1e-40, 0, -1e-40, -1, -2, -1e30, -inf}
+	for i := range len(scores) - 1 {
+		if scoreRank(scores[i]) >= scoreRank(scores[i+1]) {
+			t.Errorf("%g does not go before %g", scores[i], scores[i+1])
+		}
+	}
+	if scoreRank(float32(math.Copysign(0, -1))) != scoreRank(0) {
+		t.Error("the zeros differ")
 	}
 }
 

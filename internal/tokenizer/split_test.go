@@ -440,6 +440,22 @@ func TestSplitLong(t *testing.T) {
 	}
 }
 
+// TestSplitVain has runs in which giving back is in vain from every position
+// on; without memos, a run of 2^20 would take hours.
+func TestSplitVain(t *testing.T) {
+	for name, want := range map[string]int{"deepseek-llm": 2, "jais-2": 2047 + 9 + 1} {
+		kind, err := findPre(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Repeat(" ", 1<<20) + map[string]string{"deepseek-llm": "1", "jais-2": "x"}[name]
+		var p pieces
+		if got := newSplitter(kind.stages).split(text, &p); len(got) != want {
+			t.Errorf("%s: %d words, want %d: %d", name, len(got), want, got[max(0, len(got)-20):])
+		}
+	}
+}
+
 func TestPreNames(t *testing.T) {
 	seen := make(map[string]string)
 	ids := make(map[string]bool)

@@ -18,7 +18,7 @@ type spm struct {
 	rank   []uint32         // by token: ascending as scores descend
 	maxLen int32            // bytes of the longest token
 	bytes  [256]int32       // tokens of single bytes; -1: none
-	prefix bool             // a space goes before the text and after each special token
+	prefix bool             // a space goes before the text, and before what follows a special token
 }
 
 func newSPM(v *vocab, prefix bool) *spm {
@@ -61,10 +61,10 @@ func scoreRank(score float32) uint32 {
 	return ^u &^ (1 << 31)
 }
 
-// encode appends the tokens of text. afterSpecial tells that text begins the
-// input or follows a special token.
-func (m *spm) encode(dst []int32, text string, afterSpecial bool, s *scratch) []int32 {
-	if m.prefix && afterSpecial {
+// encode appends the tokens of text, which begins the input or follows a
+// special token.
+func (m *spm) encode(dst []int32, text string, s *scratch) []int32 {
+	if m.prefix {
 		text = " " + text
 	}
 	text = strings.ReplaceAll(text, " ", spaceMark)

@@ -188,21 +188,17 @@ func (t *Tokenizer) Encode(text string, opts Options) []int32 {
 		}
 	}
 	add(t.addBOS || t.wpm != nil, t.vocab.bos)
-	afterSpecial := true
 	for _, f := range t.special.cut(text, opts.ParseSpecial) {
 		switch {
 		case f.id >= 0:
 			ids = append(ids, f.id)
-			afterSpecial = true
-			continue
 		case t.spm != nil:
-			ids = t.spm.encode(ids, f.text, afterSpecial, s)
+			ids = t.spm.encode(ids, f.text, s)
 		case t.bpe != nil:
 			ids = t.bpe.encode(ids, f.text, s)
 		default:
 			ids = t.wpm.encode(ids, f.text, s)
 		}
-		afterSpecial = false
 	}
 	add(t.wpm != nil, t.vocab.sep)
 	add(t.addEOS && t.wpm == nil, t.vocab.eos)

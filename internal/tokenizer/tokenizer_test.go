@@ -131,6 +131,11 @@ func TestEndOfGeneration(t *testing.T) {
 		}
 		slices.Sort(got)
 		slices.Sort(c.eog)
+		for _, text := range []string{"<|end|>", "</s>", "<|channel|>"} { // shown where they end nothing
+			if id, ok := tok.TokenID(text); ok && tok.IsControl(id) != tok.IsEOG(id) {
+				t.Errorf("%q: IsControl(%s) is %v", c.tokens, text, tok.IsControl(id))
+			}
+		}
 		if !slices.Equal(got, c.eog) {
 			t.Errorf("%q: %q end a generation, want %q", c.tokens, got, c.eog)
 		}
