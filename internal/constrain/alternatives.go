@@ -1,16 +1,12 @@
 package constrain
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // Limits on the combinators of one value.
 const (
 	maxAlternatives = 512
 	maxConjuncts    = 64
-	maxComparisons  = 200_000 // of oneOf branches, in one document
-	maxDistinction  = 4       // levels of nested objects that may tell oneOf branches apart
+	maxDistinction  = 4 // levels of nested objects that may tell oneOf branches apart
 )
 
 // conjunction is a list of loaded schemas that must all hold; their members
@@ -104,6 +100,9 @@ func (r *reader) product(s *schemaNode, a, b []conjunction) ([]conjunction, erro
 	var out []conjunction
 	for _, x := range a {
 		for _, y := range b {
+			if err := r.work.spend(10 + len(x) + len(y)*len(x)); err != nil {
+				return nil, r.fail(s, "", "%v", err)
+			}
 			c := slices.Clone(x)
 			for _, s := range y {
 				if !slices.Contains(c, s) {
@@ -140,9 +139,6 @@ func (r *reader) exclusive(s *schemaNode, branches [][]conjunction) error {
 func (r *reader) apart(a, b []conjunction, level int) (bool, error) {
 	for _, x := range a {
 		for _, y := range b {
-			if r.comparisons++; r.comparisons > maxComparisons {
-				return false, fmt.Errorf("compile schema: more than %d comparisons of oneOf branches", maxComparisons)
-			}
 			ok, err := r.disjoint(x, y, level)
 			if !ok || err != nil {
 				return false, err
@@ -153,6 +149,9 @@ func (r *reader) apart(a, b []conjunction, level int) (bool, error) {
 }
 
 func (r *reader) disjoint(a, b conjunction, level int) (bool, error) {
+	if err := r.work.spend(20); err != nil {
+		return false, r.fail(a.first(), "oneOf", "%v", err)
+	}
 	listA, enumA, err := a.values()
 	if err != nil {
 		return false, err
@@ -179,13 +178,17 @@ func (r *reader) disjoint(a, b conjunction, level int) (bool, error) {
 	if typesA&typesB != typeObject || level >= maxDistinction {
 		return false, nil
 	}
-	names := a.requiredNames()
-	for _, name := range append(names, b.requiredNames()...) {
+	namesA, needA := a.requiredNames()
+	namesB, needB := b.requiredNames()
+	for _, name := range append(namesA, namesB...) {
 		inA, inB := a.propertySchemas(name), b.propertySchemas(name)
-		if !slices.Contains(names, name) || !slices.Contains(b.requiredNames(), name) {
+		if err := r.work.spend(10 * (len(a) + len(b))); err != nil {
+			return false, r.fail(a.first(), "oneOf", "%v", err)
+		}
+		if !needA[name] || !needB[name] {
 			// Required on one side: apart if the other cannot have it.
 			side := inB
-			if !slices.Contains(names, name) {
+			if !needA[name] {
 				side = inA
 			}
 			if len(side) > 0 {
@@ -273,10 +276,18 @@ func (c conjunction) generated() types {
 	return out
 }
 
-// requiredNames returns the required properties, each once.
-func (c conjunction) requiredNames() []string {
-	var out []string
-	seen := map[string]bool{}
+// first returns the schema to name in errors.
+func (c conjunction) first() *schemaNode {
+	if len(c) == 0 {
+		return &schemaNode{pointer: "#"}
+	}
+	return c[0]
+}
+
+// requiredNames returns the required properties, each once, as a list and as
+// a set.
+func (c conjunction) requiredNames() (out []string, seen map[string]bool) {
+	seen = map[string]bool{}
 	for _, s := range c {
 		for _, name := range s.required {
 			if !seen[name] {
@@ -285,16 +296,16 @@ func (c conjunction) requiredNames() []string {
 			}
 		}
 	}
-	return out
+	return out, seen
 }
 
 // propertySchemas returns what must hold for the property of that name.
 func (c conjunction) propertySchemas(name string) []*schemaNode {
 	var out []*schemaNode
 	for _, s := range c {
-		i := slices.IndexFunc(s.properties, func(p property) bool { return p.name == name })
+		i, ok := s.index[name]
 		switch {
-		case i >= 0:
+		case ok:
 			out = append(out, s.properties[i].schema)
 		case s.additional != nil:
 			out = append(out, s.additional)

@@ -15,18 +15,20 @@ const (
 )
 
 // Compile turns a JSON schema into a grammar. A schema it cannot honour in
-// full is refused with an *Error.
+// full is refused with an *Error; a text that is not one JSON document of at
+// most 1 MiB, nested at most 128 deep, with another error.
 func Compile(schema []byte) (*Grammar, error) {
 	root, err := parseValue(schema)
 	if err != nil {
 		return nil, err
 	}
-	prog, err := newProgram()
+	work := newBudget()
+	prog, err := newProgram(work)
 	if err != nil {
 		return nil, err
 	}
 	c := &compiler{
-		reader: reader{root: root, schemas: map[*value]*schemaNode{}},
+		reader: reader{root: root, schemas: map[*value]*schemaNode{}, work: work},
 		prog:   prog,
 		rules:  map[string]int32{},
 	}
@@ -72,7 +74,7 @@ type body struct {
 
 // build makes the automaton of one rule.
 func (c *compiler) build(b body) error {
-	n := newNFA()
+	n := newNFA(c.work)
 	start, accept := n.state(), n.state()
 	err := b.build(n, start, accept)
 	var d *dfa
@@ -115,10 +117,7 @@ func (c *compiler) ruleFor(list []*schemaNode) (int32, error) {
 	if err != nil {
 		return 0, err
 	}
-	at := &schemaNode{pointer: "#"}
-	if len(list) > 0 {
-		at = list[0]
-	}
+	at := conjunction(list).first()
 	var pieces []int32
 	for _, alt := range alts {
 		more, err := c.pieces(alt)
@@ -156,10 +155,7 @@ func schemaIDs(list []*schemaNode) string {
 
 // pieces returns a rule for each type of value that satisfies alt.
 func (c *compiler) pieces(alt conjunction) ([]int32, error) {
-	at := &schemaNode{pointer: "#"}
-	if len(alt) > 0 {
-		at = alt[0]
-	}
+	at := alt.first()
 	var out []int32
 	var err error
 	add := func(id int32, e error) {
@@ -296,9 +292,9 @@ func (c *compiler) textDFA(alt conjunction, at *schemaNode) (*dfa, error) {
 	least, most, patterns := alt.textBounds()
 	var d *dfa
 	for _, p := range patterns {
-		e, err := patternDFA(p)
+		e, err := patternDFA(c.work, p)
 		if err == nil && d != nil {
-			e, err = intersect(d, e)
+			e, err = intersect(c.work, d, e)
 		}
 		if err != nil {
 			return nil, c.fail(at, "pattern", "%v", err)
@@ -308,7 +304,7 @@ func (c *compiler) textDFA(alt conjunction, at *schemaNode) (*dfa, error) {
 	if least == 0 && most < 0 {
 		return d, nil
 	}
-	d, err := d.lengths(least, most)
+	d, err := d.lengths(c.work, least, most)
 	if err != nil {
 		return nil, c.fail(at, "maxLength", "together with pattern: %v", err)
 	}
@@ -319,8 +315,15 @@ func (c *compiler) textDFA(alt conjunction, at *schemaNode) (*dfa, error) {
 func (c *compiler) enumPiece(alt conjunction, at *schemaNode, list []*value) ([]int32, error) {
 	var keep []*value
 	var key strings.Builder
+	var text *dfa // contents of strings, nil for any
+	if _, _, patterns := alt.textBounds(); len(patterns) > 0 {
+		var err error
+		if text, err = c.textDFA(alt, at); err != nil {
+			return nil, err
+		}
+	}
 	for _, v := range list {
-		ok, err := c.satisfies(alt, at, v)
+		ok, err := c.satisfies(alt, at, v, text)
 		if err != nil {
 			return nil, err
 		}
@@ -341,8 +344,9 @@ func (c *compiler) enumPiece(alt conjunction, at *schemaNode, list []*value) ([]
 	return []int32{id}, err
 }
 
-// satisfies checks an enum value against the other keywords of alt.
-func (c *compiler) satisfies(alt conjunction, at *schemaNode, v *value) (bool, error) {
+// satisfies checks an enum value against the other keywords of alt; text is
+// the automaton of its patterns, if there are any.
+func (c *compiler) satisfies(alt conjunction, at *schemaNode, v *value, text *dfa) (bool, error) {
 	t, err := typeOf(v)
 	if err != nil {
 		return false, c.fail(at, "enum", "%v", err)
@@ -370,16 +374,9 @@ func (c *compiler) satisfies(alt conjunction, at *schemaNode, v *value) (bool, e
 	if t != typeString {
 		return true, nil
 	}
-	least, most, patterns := alt.textBounds()
+	least, most, _ := alt.textBounds()
 	if n := len([]rune(v.text)); n < least || most >= 0 && n > most {
 		return false, nil
 	}
-	if len(patterns) == 0 {
-		return true, nil
-	}
-	d, err := c.textDFA(alt, at)
-	if err != nil {
-		return false, err
-	}
-	return d.accepts(appendSpelled(nil, v.text)), nil
+	return text == nil || text.accepts(appendSpelled(nil, v.text)), nil
 }

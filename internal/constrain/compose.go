@@ -63,7 +63,8 @@ func Choice(gs ...*Grammar) (*Grammar, error) {
 // compose makes a grammar with a new root, whose automaton build adds from
 // state 1 to accept; rule imports a grammar.
 func compose(build func(n *nfa, accept int32, rule func(g *Grammar) (int32, error)) error) (*Grammar, error) {
-	p, err := newProgram()
+	work := newBudget()
+	p, err := newProgram(work)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func compose(build func(n *nfa, accept int32, rule func(g *Grammar) (int32, erro
 		roots[g] = id
 		return id, err
 	}
-	n := newNFA()
+	n := newNFA(work)
 	start, accept := n.state(), n.state()
 	err = build(n, accept, rule)
 	var d *dfa

@@ -107,7 +107,7 @@ func (c *compiler) parts(alt conjunction, at *schemaNode) (*objectParts, error) 
 			add(q.name)
 		}
 	}
-	needed := alt.requiredNames()
+	needed, _ := alt.requiredNames()
 	for _, name := range needed {
 		add(name)
 	}

@@ -33,9 +33,9 @@ type program struct {
 	shared int32 // states below this are equal in all programs
 }
 
-func newProgram() (*program, error) {
+func newProgram(work *budget) (*program, error) {
 	p := &program{states: []dfaState{{accept: true}}}
-	d, err := freeString()
+	d, err := freeString(work)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func newProgram() (*program, error) {
 		return nil, err
 	}
 	p.rules = append(p.rules, rule{entry, 0, -1})
-	n := newNFA()
+	n := newNFA(work)
 	start, done := n.state(), n.state()
 	n.eps(start, done)
 	for _, c := range []byte(" \t") {

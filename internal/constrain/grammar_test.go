@@ -2,6 +2,7 @@ package constrain
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -62,6 +63,8 @@ func TestSchemas(t *testing.T) {
 			[]string{`{"ab":1,"a":"","abc":"","b":""}`, `{"a":""}`, `{"":""}`}, []string{`{"ab":""}`, `{"\u0061b":""}`, `{"a":1}`, `{"a":"","ab":1}`}},
 		{"merged", `{"allOf":[{"$ref":"#/definitions/base"},{"properties":{"b":{"type":"string"}},"required":["b"]}],"definitions":{"base":{"type":"object","properties":{"a":{"type":"integer"},"b":{"maxLength":2}},"required":["a"]}}}`,
 			[]string{`{"a":1,"b":"xy"}`}, []string{`{"a":1}`, `{"a":1,"b":"xyz"}`, `{"b":"x"}`}},
+		{"additional properties of a sibling", `{"type":"object","allOf":[{"properties":{"a":{}},"additionalProperties":{"type":"string","maxLength":1}},{"properties":{"b":{"minLength":1},"c":{"type":"null"}}}]}`,
+			[]string{`{"a":1,"b":"x"}`, `{"b":"x","d":""}`}, []string{`{"b":""}`, `{"b":"xy"}`, `{"c":null}`, `{"d":1}`}},
 		{"oneOf by const", `{"oneOf":[{"type":"object","properties":{"t":{"const":1},"x":{}},"required":["t"]},{"type":"object","properties":{"t":{"enum":[2,3]}},"required":["t"]},{"type":["string","null"]}]}`,
 			[]string{`{"t":1,"x":[]}`, `{"t":3}`, `null`, `""`}, []string{`{"t":4}`, `{}`, `1`}},
 		{"nullable", `{"type":"string","nullable":true,"maxLength":1}`, []string{`null`, `"é"`, `"\ud83d\ude00"`}, []string{`"ab"`, `1`}},
@@ -113,7 +116,7 @@ func TestPatterns(t *testing.T) {
 		{`^\x41\.\-\0$`, []string{"A.-\x00"}, []string{"A.-0"}},
 		{`^[a\]]+$`, []string{"a]"}, []string{"[", ""}},
 	} {
-		d, err := patternDFA(tc.pattern)
+		d, err := patternDFA(newBudget(), tc.pattern)
 		if err != nil {
 			t.Errorf("%s: %v", tc.pattern, err)
 			continue
@@ -130,7 +133,7 @@ func TestPatterns(t *testing.T) {
 		}
 	}
 	for _, p := range []string{`(?i)a`, `\Aa`, `a\z`, `\Qa`, `[]`, `[^]`, `\u12`, `\x{41}`, `(?<n>a)`, `(`, `a{1001}`, `\B`, `\ca`} {
-		if _, err := patternDFA(p); err == nil {
+		if _, err := patternDFA(newBudget(), p); err == nil {
 			t.Errorf("%s compiles", p)
 		}
 	}
@@ -196,12 +199,21 @@ func TestHostileSchemas(t *testing.T) {
 		enum = append(enum, `"`+strings.Repeat(name, 10)+`"`)
 		branches = append(branches, `{"type":"object","properties":{"`+name+`":{"$ref":"#"}}}`)
 	}
+	var constants []string
+	bigPatterns := ""
+	for i := range 500 {
+		constants = append(constants, fmt.Sprintf(`{"type":"object","properties":{%s,"kind":{"const":%d}},"required":["kind"]}`, strings.Join(props[:20], ","), i))
+		bigPatterns += fmt.Sprintf(`{"pattern":"a.{13}%d$"},`, i)
+	}
 	list := func(s []string) string { return strings.Join(s, ",") }
 	for name, schema := range map[string]string{
 		"optional properties": `{"type":"object","properties":{` + list(props) + `},"additionalProperties":{}}`,
 		"enum":                `{"enum":[` + list(enum) + `]}`,
 		"branches":            `{"anyOf":[` + list(branches[:400]) + `]}`,
 		"too many branches":   `{"anyOf":[` + list(branches) + `]}`,
+		"many patterns":       `{"anyOf":[` + strings.Repeat(`{"pattern":"a.{9}$"},`, 500) + `true]}`,
+		"many big patterns":   `{"prefixItems":[` + bigPatterns + `true]}`,
+		"many oneOf branches": `{"oneOf":[` + list(constants) + `]}`,
 		"cross product":       `{"allOf":[` + strings.Repeat(`{"anyOf":[{"minLength":1},{"minLength":2},{"minLength":3}]},`, 30) + `true]}`,
 		"repetition":          `{"pattern":"((a{30}){30}){30}"}`,
 		"nested repetition":   `{"pattern":"^(([a-z]{0,30}[0-9]{0,30}){0,30})$"}`,

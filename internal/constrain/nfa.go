@@ -10,10 +10,23 @@ import (
 const (
 	maxNFAStates = 200_000
 	maxDFAStates = 60_000
-	maxDFAWork   = 20_000_000 // members of all subsets together
+	maxWork      = 40_000_000 // see budget
 )
 
 var errTooLarge = errors.New("the automaton is too large")
+
+// budget is the work left for compiling one schema: states, members of subsets
+// and names looked at. It keeps a hostile schema to about a second.
+type budget struct{ left int }
+
+func newBudget() *budget { return &budget{maxWork} }
+
+func (b *budget) spend(n int) error {
+	if b.left -= n; b.left < 0 {
+		return errTooLarge
+	}
+	return nil
+}
 
 // What an edge or call does to the counters of its frame. A frame has need,
 // how many more must come, and left, how many more may come (-1: no bound).
@@ -39,8 +52,9 @@ type call struct {
 // nfa is a nondeterministic automaton under construction. State 0 exists for
 // the callers that ran into the limit, see over.
 type nfa struct {
+	work   *budget
 	states []nfaState
-	over   bool // maxNFAStates was reached; what was built is worthless
+	over   bool // maxNFAStates or the budget was reached; what was built is worthless
 }
 
 type nfaState struct {
@@ -51,10 +65,10 @@ type nfaState struct {
 	calls []call
 }
 
-func newNFA() *nfa { return &nfa{states: make([]nfaState, 1)} }
+func newNFA(work *budget) *nfa { return &nfa{work: work, states: make([]nfaState, 1)} }
 
 func (n *nfa) state() int32 {
-	if len(n.states) >= maxNFAStates {
+	if len(n.states) >= maxNFAStates || n.work.spend(1) != nil {
 		n.over = true
 		return 0
 	}
@@ -129,7 +143,6 @@ type subsets struct {
 	index   map[string]int32
 	mark    []int32 // per NFA state the round in which closure saw it
 	round   int32
-	work    int
 	key     []byte
 }
 
@@ -163,7 +176,9 @@ func (b *subsets) closure(from []int32, begin, end bool) []int32 {
 // add returns the DFA state of the closure of from.
 func (b *subsets) add(from []int32, initial bool) (int32, error) {
 	set := b.closure(from, initial, false)
-	b.work += len(set)
+	if err := b.n.work.spend(len(set)); err != nil {
+		return 0, err
+	}
 	b.key = b.key[:0]
 	if initial {
 		b.key = append(b.key, 1)
@@ -174,7 +189,7 @@ func (b *subsets) add(from []int32, initial bool) (int32, error) {
 	if id, ok := b.index[string(b.key)]; ok {
 		return id, nil
 	}
-	if len(b.members) >= maxDFAStates || b.work > maxDFAWork {
+	if len(b.members) >= maxDFAStates {
 		return 0, errTooLarge
 	}
 	id := int32(len(b.members))
@@ -193,7 +208,9 @@ func (b *subsets) expand(id int32) error {
 		edges = append(edges, b.n.states[s].edges...)
 		calls = append(calls, b.n.states[s].calls...)
 	}
-	b.work += len(edges) + len(calls)
+	if err := b.n.work.spend(len(edges) + len(calls)); err != nil {
+		return err
+	}
 	var cut [257]bool
 	for _, e := range edges {
 		cut[e.lo], cut[int(e.hi)+1] = true, true
@@ -302,13 +319,16 @@ func (d *dfa) trim() *dfa {
 
 // intersect is the product of two DFAs without calls. Both must agree on the
 // flags of every byte they share.
-func intersect(a, b *dfa) (*dfa, error) {
+func intersect(work *budget, a, b *dfa) (*dfa, error) {
 	index := map[[2]int32]int32{{0, 0}: 0}
 	pairs := [][2]int32{{0, 0}}
 	out := &dfa{}
 	for i := 0; i < len(pairs); i++ {
 		x, y := &a.states[pairs[i][0]], &b.states[pairs[i][1]]
 		s := dfaState{accept: x.accept && y.accept}
+		if err := work.spend(len(x.edges) + len(y.edges)); err != nil {
+			return nil, err
+		}
 		for j, k := 0, 0; j < len(x.edges) && k < len(y.edges); {
 			e, f := x.edges[j], y.edges[k]
 			if lo, hi := max(e.lo, f.lo), min(e.hi, f.hi); lo <= hi {
@@ -338,7 +358,7 @@ func intersect(a, b *dfa) (*dfa, error) {
 
 // lengths restricts d to texts with at least lo and at most hi (-1: any
 // number of) edges marked flagCount.
-func (d *dfa) lengths(lo, hi int) (*dfa, error) {
+func (d *dfa) lengths(work *budget, lo, hi int) (*dfa, error) {
 	top := max(lo, hi)
 	if top >= maxDFAStates {
 		return nil, errTooLarge
@@ -354,6 +374,9 @@ func (d *dfa) lengths(lo, hi int) (*dfa, error) {
 		c := order[i]
 		old := &d.states[c.state]
 		s := dfaState{accept: old.accept && c.count >= lo}
+		if err := work.spend(1 + len(old.edges)); err != nil {
+			return nil, err
+		}
 		for _, e := range old.edges {
 			next := counted{e.to, c.count}
 			if e.flags&flagCount != 0 {

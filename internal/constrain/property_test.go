@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
+	"sync"
 	"testing"
 )
 
@@ -256,8 +256,8 @@ func TestShortTokens(t *testing.T) {
 	}
 	v := byteVocab(pieces...)
 	mask := make([]uint64, v.Words())
-	deep := func(unit string, n int) string { return strings.Repeat(unit, n) }
-	for i, tc := range []struct{ schema, prefix string }{
+	const lists = `{"type":"array","minItems":1,"items":{"type":"array","minItems":1,"items":{"type":"array","minItems":1,"items":{"type":"null"}}}}`
+	for i, tc := range []struct{ schema, unit string }{ // unit is repeated as long as it is accepted
 		{`{"type":"array","items":{"type":"integer"},"minItems":2,"maxItems":4}`, ``},
 		{`{"type":"array","prefixItems":[{"type":"integer"}],"items":{"type":"array","maxItems":1,"items":true},"minItems":2,"maxItems":4}`, ``},
 		{`{"type":"string","minLength":2,"maxLength":3}`, ``},
@@ -267,10 +267,11 @@ func TestShortTokens(t *testing.T) {
 		   {"type":"object","properties":{"a":{"type":["integer","array"]},"00":{"type":"string"}},"required":["a"]}]}}`, ``},
 		{`{"anyOf":[{"type":"string","pattern":"^a*$"},{"type":"string","maxLength":2},{"enum":["0","000",[0]]}]}`, ``},
 		{`true`, ``},
-		{`true`, deep("[", maxDepth-6)},
-		{`{"type":"object"}`, deep(`{"a":[`, maxDepth/2-3)},
-		{`{"$ref":"#/$defs/t","$defs":{"t":{"anyOf":[{"type":"integer"},{"type":"object","properties":{"a":{"type":"array","items":{"$ref":"#/$defs/t"},"minItems":1}},"required":["a"]}]}}}`,
-			deep(`{"a":[`, maxDepth/2-3)},
+		{`true`, `[`},
+		{`{"type":"object"}`, `{"a":[`},
+		{`{"$ref":"#/$defs/t","$defs":{"t":{"anyOf":[{"type":"integer"},{"type":"object","properties":{"a":{"type":"array","items":{"$ref":"#/$defs/t"},"minItems":1}},"required":["a"]}]}}}`, `{"a":[`},
+		{`{"$ref":"#/$defs/t","$defs":{"t":{"type":"object","properties":{"a":{"anyOf":[{"$ref":"#/$defs/t"},{"type":"integer"}]},"0":` + lists + `},"required":["a"]}}}`, `{"a":`},
+		{`{"$ref":"#/$defs/t","$defs":{"t":{"type":"object","properties":{"a":{"anyOf":[{"$ref":"#/$defs/t"},{"type":"integer"}]},"0":` + lists + `},"required":["a","0"]}}}`, `{"a":`},
 	} {
 		g, err := Compile([]byte(tc.schema))
 		if err != nil {
@@ -279,10 +280,13 @@ func TestShortTokens(t *testing.T) {
 		for walk := range 5 {
 			r := rand.New(rand.NewPCG(uint64(walk), uint64(i)))
 			s := g.NewState(v)
-			text := []byte(tc.prefix)
-			for _, c := range text {
-				if err := s.Accept(int32(c)); err != nil {
-					t.Fatal(err)
+			var text []byte
+			for more := tc.unit != ""; more; {
+				for j := range len(tc.unit) {
+					if more = s.Accept(int32(tc.unit[j])) == nil; !more {
+						break
+					}
+					text = append(text, tc.unit[j])
 				}
 			}
 			for n := 0; ; n++ {
@@ -294,12 +298,18 @@ func TestShortTokens(t *testing.T) {
 					t.Fatalf("schema %s\nafter %q the mask is wrong for %q", tc.schema, text, v.pieces[bitsOf(mask)[0]])
 				}
 				ids := bitsOf(mask)
+				if len(ids) == 0 {
+					t.Fatalf("schema %s: nothing may follow %q", tc.schema, text)
+				}
 				id := ids[r.IntN(len(ids))]
 				if n > 4 {
 					id = wayOut(r, v, ids)
 				}
-				if n > 1000 || v.isEnd(id) || len(tc.prefix) > 0 && n > 12 {
+				if v.isEnd(id) || tc.unit != "" && n > 20 {
 					break
+				}
+				if n > 1000 {
+					t.Fatalf("schema %s: no end in sight after %.200q", tc.schema, text)
 				}
 				if err := s.Accept(id); err != nil {
 					t.Fatal(err)
@@ -311,5 +321,38 @@ func TestShortTokens(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Texts share a vocabulary whose cache is too small for all their masks.
+func TestSharedCache(t *testing.T) {
+	v := byteVocab(fragments...)
+	v.limit = 4000
+	g, err := Compile([]byte(personSchema))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var done sync.WaitGroup
+	for seed := range 4 {
+		done.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(seed), 5))
+			for range 10 {
+				text, err := generate(r, g.NewState(v), 50)
+				if err == nil {
+					err = g.Validate(text)
+				}
+				if err != nil {
+					t.Errorf("%q: %v", text, err)
+				}
+			}
+		})
+	}
+	done.Wait()
+	sum := 0
+	for e := v.lru.Front(); e != nil; e = e.Next() {
+		sum += e.Value.(*cachedFrame).mask.size()
+	}
+	if sum != v.bytes || sum > v.limit || len(v.cache) != v.lru.Len() || v.lru.Len() == 0 {
+		t.Errorf("%d masks of %d bytes, accounted %d, limit %d", v.lru.Len(), sum, v.bytes, v.limit)
 	}
 }

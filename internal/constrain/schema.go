@@ -80,6 +80,7 @@ type schemaNode struct {
 	members []member
 
 	properties []property
+	index      map[string]int // of properties by name
 	required   []string
 	additional *schemaNode // nil if absent
 
@@ -109,9 +110,9 @@ type member struct {
 
 // reader turns values into schemas, each once.
 type reader struct {
-	root        *value
-	schemas     map[*value]*schemaNode
-	comparisons int // of oneOf branches so far
+	root    *value
+	schemas map[*value]*schemaNode
+	work    *budget
 }
 
 func (r *reader) fail(s *schemaNode, keyword, format string, args ...any) error {
@@ -255,7 +256,9 @@ func (r *reader) keyword(s *schemaNode, key string, v *value) error {
 		if v.kind != kindObject {
 			return r.fail(s, key, "wants an object, not %s", kindNames[v.kind])
 		}
+		s.index = map[string]int{}
 		for i, name := range v.keys {
+			s.index[name] = i
 			s.properties = append(s.properties, property{name, child(v.elems[i], name)})
 		}
 	case "required":

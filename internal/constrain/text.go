@@ -105,8 +105,8 @@ func (n *nfa) escape(from, to int32, c rune) {
 // freeString returns the automaton of every JSON string with its quotes.
 // Characters are marked flagCount and the closing quote flagEnd, so the
 // counters of its frame bound the length.
-func freeString() (*dfa, error) {
-	n := newNFA()
+func freeString(work *budget) (*dfa, error) {
+	n := newNFA(work)
 	start, in, done := n.state(), n.state(), n.state()
 	n.edge(start, '"', '"', 0, in)
 	n.edge(in, '"', '"', flagEnd, done)
@@ -173,7 +173,7 @@ func (d *dfa) quoted() *dfa {
 
 // otherKeys adds, quotes included, every canonical key that is not in names.
 func (n *nfa) otherKeys(from, to int32, names []string) error {
-	trie := newNFA()
+	trie := newNFA(n.work)
 	root, end := trie.state(), trie.state()
 	for _, name := range names {
 		s := root
@@ -188,7 +188,7 @@ func (n *nfa) otherKeys(from, to int32, names []string) error {
 	if err != nil {
 		return err
 	}
-	keys := newNFA()
+	keys := newNFA(n.work)
 	s := keys.state()
 	keys.spelled(s, s, []runeRange{{0, utf8.MaxRune}})
 	all, err := keys.determinise(s, s)
@@ -250,7 +250,7 @@ func subtract(all, b *dfa) *dfa {
 
 // patternDFA compiles a pattern to the DFA of the canonical spellings of the
 // strings in which it is found.
-func patternDFA(pattern string) (*dfa, error) {
+func patternDFA(work *budget, pattern string) (*dfa, error) {
 	goPattern, err := translatePattern(pattern)
 	if err != nil {
 		return nil, err
@@ -259,7 +259,7 @@ func patternDFA(pattern string) (*dfa, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := newNFA()
+	n := newNFA(work)
 	before, found, after := n.state(), n.state(), n.state()
 	anything := []runeRange{{0, utf8.MaxRune}}
 	n.spelled(before, before, anything)

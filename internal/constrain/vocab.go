@@ -31,6 +31,7 @@ type Vocab struct {
 	cache map[frameKey]*list.Element // of *frameMask; guarded by mu
 	lru   *list.List                 // most recently used first; guarded by mu
 	bytes int                        // of all masks in cache; guarded by mu
+	limit int                        // of bytes
 }
 
 // frameKey names a state within its own frame. left is cut to the longest
@@ -61,7 +62,8 @@ type exit struct {
 // contain each byte on its own. Both arguments are kept.
 func NewVocab(pieces [][]byte, isEnd func(id int32) bool) *Vocab {
 	v := &Vocab{pieces: slices.Clone(pieces), words: (len(pieces) + 63) / 64,
-		cache: map[frameKey]*list.Element{}, lru: list.New()}
+
+		cache: map[frameKey]*list.Element{}, lru: list.New(), limit: maxCacheBytes}
 	v.ends = make([]uint64, v.words)
 	var order []int32
 	for id, p := range v.pieces {
@@ -140,7 +142,7 @@ func (v *Vocab) frame(g *Grammar, state, left int32) *frameMask {
 	if _, ok := v.cache[key]; !ok {
 		v.cache[key] = v.lru.PushFront(&cachedFrame{key, mask})
 		v.bytes += mask.size()
-		for v.bytes > maxCacheBytes && v.lru.Len() > 1 {
+		for v.bytes > v.limit && v.lru.Len() > 1 {
 			old := v.lru.Remove(v.lru.Back()).(*cachedFrame)
 			delete(v.cache, old.key)
 			v.bytes -= old.mask.size()
