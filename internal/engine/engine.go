@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/geistnet/geist/internal/arena"
 	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/model"
 	"github.com/geistnet/geist/internal/tokenizer"
@@ -82,6 +83,7 @@ type Engine struct {
 	opt   Options
 	state *model.State
 	pool  *pool
+	kv    *arena.Arena // memory of the pool's pages
 
 	mu      sync.Mutex
 	arrived []*session
@@ -90,6 +92,7 @@ type Engine struct {
 	nudged  bool // see rest
 	stats   Stats
 	stopped chan struct{}
+	once    sync.Once // gives kv back
 
 	// Owned by the scheduler.
 	waiting []*session
@@ -109,8 +112,19 @@ func New(m *model.Model, tok *tokenizer.Tokenizer, team *kernel.Team, o Options)
 		return nil, fmt.Errorf("the tokenizer knows %d tokens, the model %d", tok.Size(), m.Vocab)
 	}
 	e := &Engine{m: m, tok: tok, team: team, opt: o, stopped: make(chan struct{})}
+	pages := int(o.KVBytes / int64(m.PageBytes()))
+	kv, err := arena.New(pages * m.PageBytes()) // what no session has touched takes no memory
+	if err != nil {
+		return nil, fmt.Errorf("KV cache: %w", err)
+	}
+	e.kv = kv
+	left := kv.Bytes()
+	e.pool = newPool(m.PageBytes(), pages, !o.NoReuse, func(n int) ([]byte, error) {
+		page := left[:n:n]
+		left = left[n:]
+		return page, nil
+	})
 	e.state = m.NewState(team, o.Batch)
-	e.pool = newPool(m.PageBytes(), int(o.KVBytes/int64(m.PageBytes())), !o.NoReuse, func(n int) ([]byte, error) { return make([]byte, n), nil })
 	e.wake = sync.NewCond(&e.mu)
 	go e.schedule()
 	return e, nil
@@ -139,6 +153,7 @@ func (e *Engine) Close() {
 	e.mu.Unlock()
 	e.wake.Broadcast()
 	<-e.stopped
+	e.once.Do(func() { _ = e.kv.Free() }) // nobody can help if it fails
 }
 
 func (e *Engine) submit(s *session) error {

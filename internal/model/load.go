@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/internal/arena"
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/kernel"
 )
@@ -47,7 +48,7 @@ type Model struct {
 	embed  *gguf.Tensor
 	output linear
 	ropes  []*arith.Rope // the distinct ones of the layers
-	arena  *arena
+	arena  *arena.Arena
 	// Ignored names tensors that the file holds and the arithmetic does not
 	// use, each with the reason.
 	Ignored map[string]string
@@ -113,10 +114,10 @@ func Load(f *gguf.File, opt Options) (*Model, error) {
 }
 
 // Close releases the weights. No State of the model may be used afterwards.
-func (m *Model) Close() error { return m.arena.free() }
+func (m *Model) Close() error { return m.arena.Free() }
 
 // WeightBytes is the memory the packed weights take.
-func (m *Model) WeightBytes() int64 { return int64(len(m.arena.mem)) }
+func (m *Model) WeightBytes() int64 { return int64(len(m.arena.Bytes())) }
 
 func (l *loader) take(name string) *gguf.Tensor {
 	t := l.f.Tensor(name)
@@ -394,7 +395,7 @@ func (l *loader) leftovers() {
 // pack copies the weights into the arena in the kernels' layout, giving each
 // tensor's file pages back once it is packed.
 func (l *loader) pack() error {
-	a, err := newArena(l.size)
+	a, err := arena.New(l.size)
 	if err != nil {
 		return fmt.Errorf("%s: %w; the weights need %d MiB", l.f.Path, err, l.size>>20)
 	}
@@ -405,7 +406,7 @@ func (l *loader) pack() error {
 	}
 	var done int64
 	for i, p := range l.plans {
-		mem := a.mem[p.offset : p.offset+p.size : p.offset+p.size]
+		mem := a.Bytes()[p.offset : p.offset+p.size : p.offset+p.size]
 		p.dst.m = kernel.NewMatrix(l.opt.Path, p.t.Format, p.rows, p.t.Cols(), mem)
 		rb := p.t.Format.RowBytes(p.t.Cols())
 		src := p.t.Data[p.row0*rb : (p.row0+p.rows)*rb]

@@ -77,12 +77,17 @@ func itoa(n int) string {
 }
 
 func main() {
-	set := flag.String("set", "avx512", "the instructions to generate kernels for: avx2 or avx512")
+	set := flag.String("set", "avx512", "what to generate: the kernels for avx2 or avx512, or the loops that read")
 	flag.Parse()
 	Package("github.com/geistnet/geist/internal/kernel/_asm")
 	ConstraintExpr("amd64,!purego")
-	if *set == "avx2" {
+	switch *set {
+	case "avx2":
 		avx2()
+		Generate()
+		return
+	case "read":
+		reads()
 		Generate()
 		return
 	}
