@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"sort"
@@ -48,7 +49,8 @@ type Model struct {
 	embed  *gguf.Tensor
 	output linear
 	ropes  []*arith.Rope // the distinct ones of the layers
-	arena  *arena.Arena
+	arena  *arena.Arena  // nil in a plan
+	size   int           // of the packed weights
 	// Ignored names tensors that the file holds and the arithmetic does not
 	// use, each with the reason.
 	Ignored map[string]string
@@ -64,10 +66,12 @@ type Options struct {
 	Long bool
 	// Progress is called now and then with the bytes packed so far.
 	Progress func(done, total int64)
+	// Abort, if not nil, is asked between matrices; an error ends Load with it.
+	Abort func() error
 }
 
-// plan is one matrix to pack.
-type plan struct {
+// job is one matrix to pack.
+type job struct {
 	dst    *linear
 	t      *gguf.Tensor
 	row0   int // first row of the tensor
@@ -77,13 +81,13 @@ type plan struct {
 }
 
 type loader struct {
-	f     *gguf.File
-	m     *Model
-	opt   Options
-	used  map[string]bool
-	plans []*plan
-	size  int
-	err   error
+	f    *gguf.File
+	m    *Model
+	opt  Options
+	used map[string]bool
+	jobs []*job
+	size int
+	err  error
 }
 
 func (l *loader) fail(format string, a ...any) {
@@ -92,32 +96,48 @@ func (l *loader) fail(format string, a ...any) {
 	}
 }
 
-// Load reads the model in f. Every tensor of the file is applied, or listed in
-// Model.Ignored with a reason, or the file is refused. f must stay open as
-// long as the model is used: token embeddings are read from it.
-func Load(f *gguf.File, opt Options) (*Model, error) {
+// Plan checks the model in f as Load does and reads no weights but norms and
+// biases. The result tells its shape, WeightBytes, PageBytes and StateBytes;
+// no State can be made of it.
+func Plan(f *gguf.File, opt Options) (*Model, error) {
+	l, err := plan(f, opt)
+	if err != nil {
+		return nil, err
+	}
+	return l.m, nil
+}
+
+func plan(f *gguf.File, opt Options) (*loader, error) {
 	c, err := readConfig(f, opt.Long)
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{Config: *c, Path: opt.Path, Ignored: map[string]string{}}
-	l := &loader{f: f, m: m, opt: opt, used: map[string]bool{}}
+	l := &loader{f: f, m: &Model{Config: *c, Path: opt.Path, Ignored: map[string]string{}}, opt: opt, used: map[string]bool{}}
 	l.describe()
 	l.leftovers()
-	if l.err != nil {
-		return nil, l.err
+	l.m.size = l.size
+	return l, l.err
+}
+
+// Load reads the model in f. Every tensor of the file is applied, or listed in
+// Model.Ignored with a reason, or the file is refused. f must stay open as
+// long as the model is used: token embeddings are read from it.
+func Load(f *gguf.File, opt Options) (*Model, error) {
+	l, err := plan(f, opt)
+	if err != nil {
+		return nil, err
 	}
 	if err := l.pack(); err != nil {
 		return nil, err
 	}
-	return m, nil
+	return l.m, nil
 }
 
 // Close releases the weights. No State of the model may be used afterwards.
 func (m *Model) Close() error { return m.arena.Free() }
 
 // WeightBytes is the memory the packed weights take.
-func (m *Model) WeightBytes() int64 { return int64(len(m.arena.Bytes())) }
+func (m *Model) WeightBytes() int64 { return int64(m.size) }
 
 func (l *loader) take(name string) *gguf.Tensor {
 	t := l.f.Tensor(name)
@@ -163,7 +183,7 @@ func (l *loader) matrix(dst *linear, t *gguf.Tensor, name string, row0, rows, co
 		return
 	}
 	size := kernel.PackedBytes(t.Format, rows, cols)
-	l.plans = append(l.plans, &plan{dst, t, row0, rows, l.size, size})
+	l.jobs = append(l.jobs, &job{dst, t, row0, rows, l.size, size})
 	l.size += (size + 63) &^ 63
 }
 
@@ -210,8 +230,15 @@ func (l *loader) bare(dst *linear, base string) {
 func (l *loader) describe() {
 	m, c := l.m, &l.m.Config
 	m.embed = l.take("token_embd.weight")
-	if m.embed == nil || m.embed.Cols() != c.Dim {
-		l.fail("tensor %q is missing or not %d wide", "token_embd.weight", c.Dim)
+	switch {
+	case len(l.f.Tensors()) == 0:
+		l.fail("the file has a vocabulary and metadata but no weights; it serves \"geist models tokenize\" only")
+		return
+	case m.embed == nil:
+		l.fail("tensor %q is missing; is this a complete %s model?", "token_embd.weight", c.Arch)
+		return
+	case m.embed.Cols() != c.Dim:
+		l.fail("tensor %q is %d wide; expected %d", m.embed.Name, m.embed.Cols(), c.Dim)
 		return
 	}
 	c.Vocab = m.embed.Rows()
@@ -235,7 +262,7 @@ func (l *loader) describe() {
 		}
 	}
 	m.KV = arith.KVF32
-	for _, p := range l.plans {
+	for _, p := range l.jobs {
 		if p.t.Format != arith.F32 {
 			m.KV = arith.KVF16
 		}
@@ -304,6 +331,7 @@ func (l *loader) layer(y *layer, i int) {
 		l.linear(&y.k, p+"attn_k", kDim, c.Dim, true, c.bareQKV)
 		l.linear(&y.v, p+"attn_v", vDim, c.Dim, true, c.bareQKV)
 	}
+	l.together(p+"attn_q", p+"attn_k", p+"attn_v")
 	l.linear(&y.o, p+"attn_output", c.Dim, c.Heads*c.ValDim, true, false)
 	if c.Experts > 0 && l.f.Tensor(p+"ffn_gate_inp.weight") != nil {
 		l.moe(y, p)
@@ -315,7 +343,23 @@ func (l *loader) layer(y *layer, i int) {
 		l.linear(&y.gate, p+"ffn_gate", c.FF, c.Dim, false, c.bareFFN)
 		l.linear(&y.up, p+"ffn_up", c.FF, c.Dim, false, c.bareFFN)
 	}
+	l.together(p+"ffn_gate", p+"ffn_up")
 	l.linear(&y.down, p+"ffn_down", c.Dim, c.FF, false, c.bareFFN)
+}
+
+// together demands that matrices which share one input quantise it alike.
+func (l *loader) together(bases ...string) {
+	var first *gguf.Tensor
+	for _, b := range bases {
+		t := l.f.Tensor(b + ".weight")
+		switch {
+		case t == nil: // part of a fused tensor, or missing, which has been said
+		case first == nil:
+			first = t
+		case t.Format.ActBlock() != first.Format.ActBlock():
+			l.fail("tensors %q in %v and %q in %v share an input that these formats quantise in different blocks, which is not supported", first.Name, first.Format, t.Name, t.Format)
+		}
+	}
 }
 
 // fused splits one tensor of stacked matrices.
@@ -371,6 +415,7 @@ func (l *loader) moe(y *layer, p string) {
 	}
 	part("ffn_gate_exps", c.FF, c.Dim, func(e *expert) *linear { return &e.gate })
 	part("ffn_up_exps", c.FF, c.Dim, func(e *expert) *linear { return &e.up })
+	l.together(p+"ffn_gate_exps", p+"ffn_up_exps")
 	part("ffn_down_exps", c.Dim, c.FF, func(e *expert) *linear { return &e.down })
 }
 
@@ -399,13 +444,17 @@ func (l *loader) pack() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w; the weights need %d MiB", l.f.Path, err, l.size>>20)
 	}
-	l.m.arena = a
 	team := l.opt.Team
 	if team == nil {
 		team = kernel.NewTeam(1)
 	}
 	var done int64
-	for i, p := range l.plans {
+	for i, p := range l.jobs {
+		if l.opt.Abort != nil {
+			if err := l.opt.Abort(); err != nil {
+				return errors.Join(err, a.Free())
+			}
+		}
 		mem := a.Bytes()[p.offset : p.offset+p.size : p.offset+p.size]
 		p.dst.m = kernel.NewMatrix(l.opt.Path, p.t.Format, p.rows, p.t.Cols(), mem)
 		rb := p.t.Format.RowBytes(p.t.Cols())
@@ -413,7 +462,7 @@ func (l *loader) pack() error {
 		team.Run(func(w *kernel.Worker) {
 			w.For(p.dst.m.Groups(), 8, func(begin, end int) { p.dst.m.Pack(src, begin, end) })
 		})
-		if last := i+1 == len(l.plans) || l.plans[i+1].t != p.t; last {
+		if last := i+1 == len(l.jobs) || l.jobs[i+1].t != p.t; last {
 			l.f.Release(p.t)
 		}
 		done += int64(p.size)
@@ -421,5 +470,6 @@ func (l *loader) pack() error {
 			l.opt.Progress(done, int64(l.size))
 		}
 	}
+	l.m.arena = a
 	return nil
 }
