@@ -12,11 +12,12 @@ type Activations struct {
 }
 
 // minScaled is the least block maximum that is quantised; below it a block's
-// codes and scale are zero. It keeps 127/max finite.
-const minScaled = 0x1p-120
+// codes and scale are zero. It keeps the scale normal and its inverse finite.
+const minScaled = 0x1p-100
 
 // Quantize quantises x in blocks of block values: with m the largest
-// magnitude of a block, code = round-to-even(x·(127/m)) and scale = m/127.
+// magnitude of a block, scale = m/127 and code = round-to-even(x·(1/scale)), so
+// that a code can be checked from its value and the scale alone.
 // block is 32 or 256 and divides len(x); block 0 keeps x as it is.
 // ok is false if x holds an infinity or a NaN.
 func Quantize(x []float32, block int) (a Activations, ok bool) {
@@ -43,8 +44,8 @@ func Quantize(x []float32, block int) (a Activations, ok bool) {
 		if !(am >= minScaled) || !ok {
 			continue
 		}
-		inv := 127 / am
 		a.D[b] = am / 127
+		inv := 1 / a.D[b]
 		for i, v := range xb {
 			qb[i] = int8(int32(math.Float32bits(float32(v*inv)+roundMagic)) - roundMagicBits)
 		}

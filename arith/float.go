@@ -9,7 +9,7 @@ func F16ToF32(h uint16) float32 {
 	man := uint32(h) & 1023
 	switch exp {
 	case 0: // zero and subnormals: man·2⁻²⁴
-		return math.Float32frombits(math.Float32bits(float32(man)*(1.0/16777216)) | sign)
+		return math.Float32frombits(math.Float32bits(float32(float32(man)*(1.0/16777216))) | sign)
 	case 31:
 		return math.Float32frombits(sign | 0x7f800000 | man<<13)
 	}

@@ -191,7 +191,7 @@ func cosSinTurn(turn uint64) (cos, sin float32) {
 }
 
 // fixedToF32 rounds x·2⁻⁶² to the nearest float32, ties to even.
-func fixedToF32(x uint64) float32 { return float32(x) * (1.0 / (1 << 62)) }
+func fixedToF32(x uint64) float32 { return float32(float32(x) * (1.0 / (1 << 62))) }
 
 // RotatePairs applies the rotation to one head in place. With neox, dimension
 // i pairs with i + n, n = len(cos); otherwise 2i with 2i+1 (spec §5.4).

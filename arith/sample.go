@@ -197,7 +197,7 @@ func Random(seed [32]byte, index uint64) uint64 {
 func Log(x float64) float64 {
 	m, e := math.Frexp(x)
 	if m < math.Sqrt2/2 {
-		m *= 2
+		m = float64(m * 2)
 		e--
 	}
 	z := (m - 1) / (m + 1)

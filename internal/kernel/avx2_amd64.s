@@ -20847,7 +20847,10 @@ GLOBL absMask<>(SB), RODATA|NOPTR, $32
 DATA c127<>+0(SB)/4, $0x42fe0000
 GLOBL c127<>(SB), RODATA|NOPTR, $4
 
-DATA minScaled<>+0(SB)/4, $0x03800000
+DATA quantOne<>+0(SB)/4, $0x3f800000
+GLOBL quantOne<>(SB), RODATA|NOPTR, $4
+
+DATA minScaled<>+0(SB)/4, $0x0d800000
 GLOBL minScaled<>(SB), RODATA|NOPTR, $4
 
 DATA infBits<>+0(SB)/4, $0x7f800000
@@ -20909,7 +20912,8 @@ l:
 finite:
 	VMOVSS       c127<>+0(SB), X2
 	VDIVSS       X2, X3, X4
-	VDIVSS       X3, X2, X2
+	VMOVSS       quantOne<>+0(SB), X2
+	VDIVSS       X4, X2, X2
 	VMOVSS       minScaled<>+0(SB), X5
 	VCMPSS       $0x0d, X5, X3, X3
 	VANDPS       X3, X4, X4
@@ -21045,7 +21049,8 @@ l:
 finite:
 	VMOVSS       c127<>+0(SB), X2
 	VDIVSS       X2, X3, X4
-	VDIVSS       X3, X2, X2
+	VMOVSS       quantOne<>+0(SB), X2
+	VDIVSS       X4, X2, X2
 	VMOVSS       minScaled<>+0(SB), X5
 	VCMPSS       $0x0d, X5, X3, X3
 	VANDPS       X3, X4, X4

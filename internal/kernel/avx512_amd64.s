@@ -18509,7 +18509,7 @@ GLOBL absMask<>(SB), RODATA|NOPTR, $4
 DATA c127<>+0(SB)/4, $0x42fe0000
 GLOBL c127<>(SB), RODATA|NOPTR, $4
 
-DATA minScaled<>+0(SB)/4, $0x03800000
+DATA minScaled<>+0(SB)/4, $0x0d800000
 GLOBL minScaled<>(SB), RODATA|NOPTR, $4
 
 DATA infBits<>+0(SB)/4, $0x7f800000
@@ -18549,7 +18549,8 @@ l:
 finite:
 	VMOVSS        c127<>+0(SB), X3
 	VDIVSS        X3, X2, X4
-	VDIVSS        X2, X3, X3
+	VMOVSS        one<>+0(SB), X3
+	VDIVSS        X4, X3, X3
 	VMOVSS        minScaled<>+0(SB), X5
 	VCMPSS        $0x0d, X5, X2, X2
 	VANDPS        X2, X4, X4
@@ -18654,7 +18655,8 @@ l:
 finite:
 	VMOVSS        c127<>+0(SB), X3
 	VDIVSS        X3, X2, X4
-	VDIVSS        X2, X3, X3
+	VMOVSS        one<>+0(SB), X3
+	VDIVSS        X4, X3, X3
 	VMOVSS        minScaled<>+0(SB), X5
 	VCMPSS        $0x0d, X5, X2, X2
 	VANDPS        X2, X4, X4

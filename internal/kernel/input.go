@@ -200,9 +200,9 @@ func quantiseGo(x []float32, q []int8, d []float32, w, block int, raw []int32) b
 		am := math.Float32frombits(m)
 		var inv float32
 		d[b*w] = 0
-		if am >= 0x1p-120 {
-			inv = 127 / am
+		if am >= 0x1p-100 {
 			d[b*w] = am / 127
+			inv = 1 / d[b*w]
 		}
 		for j := range block / 16 {
 			var sum int32

@@ -9,10 +9,13 @@ import (
 // Team is a fixed number of goroutines that run one program together, meeting
 // at barriers: the shape of a forward pass, hundreds of short parallel regions
 // in a row. Waiting is by spinning for a moment, since the regions of a decode
-// step last tens of microseconds, then by yielding, then by sleeping.
+// step last tens of microseconds, then by yielding, then by sleeping. A team
+// with more members than processors sleeps at once: who spins or yields there
+// keeps those from running that are waited for.
 type Team struct {
 	n       int
 	spin    int // rounds of spinning before yielding
+	yield   int // rounds of yielding before sleeping
 	workers []Worker
 	run     func(*Worker)
 	start   atomic.Uint32 // number of Run calls so far
@@ -27,11 +30,15 @@ type Team struct {
 }
 
 type barrier struct {
-	spin    int
+	spin    int // as in Team
+	yield   int
 	arrived atomic.Int32
-	_       [48]byte
+	_       [44]byte
 	epoch   atomic.Uint32
 	_       [60]byte
+	asleep  atomic.Int32
+	mu      sync.Mutex
+	opened  *sync.Cond // epoch has grown
 }
 
 // How long a member spins before it yields, and yields before it sleeps. A
@@ -44,10 +51,19 @@ const (
 // wait blocks until the epoch is no longer e.
 func (b *barrier) wait(e uint32) {
 	for i := 0; b.epoch.Load() == e; i++ {
-		if i >= b.spin {
-			runtime.Gosched()
-		} else {
+		switch {
+		case i < b.spin:
 			pause()
+		case i < b.spin+b.yield:
+			runtime.Gosched()
+		default:
+			b.asleep.Add(1)
+			b.mu.Lock()
+			for b.epoch.Load() == e {
+				b.opened.Wait()
+			}
+			b.mu.Unlock()
+			b.asleep.Add(-1)
 		}
 	}
 }
@@ -55,9 +71,11 @@ func (b *barrier) wait(e uint32) {
 // NewTeam starts n-1 goroutines; the caller of Run is the n-th member.
 func NewTeam(n int) *Team {
 	t := &Team{n: max(n, 1)}
-	if t.n <= runtime.GOMAXPROCS(0) { // else a spinning member keeps others from running
-		t.spin = spinRounds
-		t.done.spin, t.step.spin = spinRounds, spinRounds
+	if t.n <= runtime.GOMAXPROCS(0) {
+		t.spin, t.yield = spinRounds, yieldRounds
+	}
+	for _, b := range []*barrier{&t.done, &t.step} {
+		b.spin, b.yield, b.opened = t.spin, t.yield, sync.NewCond(&b.mu)
 	}
 	t.workers = make([]Worker, t.n)
 	for i := range t.workers {
@@ -91,7 +109,8 @@ func (t *Team) Run(f func(*Worker)) {
 	t.start.Add(1)
 	if t.asleep.Load() > 0 {
 		t.mu.Lock()
-		t.mu.Unlock() //nolint:staticcheck // a member between its last look and Wait holds the lock
+		//lint:ignore SA2001 a member between its last look and Wait holds the lock
+		t.mu.Unlock()
 		t.wake.Broadcast()
 	}
 	f(&t.workers[0])
@@ -111,6 +130,12 @@ func (b *barrier) meet(n int, e uint32) {
 func (b *barrier) open() {
 	b.arrived.Store(0)
 	b.epoch.Add(1)
+	if b.asleep.Load() > 0 {
+		b.mu.Lock()
+		//lint:ignore SA2001 a member between its last look and Wait holds the lock
+		b.mu.Unlock()
+		b.opened.Broadcast()
+	}
 }
 
 func (t *Team) member(id int) {
@@ -120,7 +145,7 @@ func (t *Team) member(id int) {
 			switch {
 			case i < t.spin:
 				pause()
-			case i < t.spin+yieldRounds:
+			case i < t.spin+t.yield:
 				runtime.Gosched()
 			default:
 				t.asleep.Add(1)

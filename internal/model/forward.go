@@ -209,6 +209,8 @@ func (s *State) keysAndQueries(y *layer, l, r, h0, h1 int) {
 	group := m.Heads / m.KVHeads
 	q := s.q[r*m.strideQ():][h0*group*m.KeyDim : h1*group*m.KeyDim]
 	k := s.k[r*m.strideK():][h0*m.KeyDim : h1*m.KeyDim]
+	p.ScaleRound(q, 1, m.KV)
+	p.ScaleRound(k, 1, m.KV)
 	if m.headNorm {
 		ok := true
 		for h := 0; h < len(q); h += m.KeyDim {

@@ -283,7 +283,7 @@ func (a *asm) quantise(block int) {
 	top, k := a.one(), a.one()
 	a.op("FMOVS $127.0, F%d", k)
 	a.op("MOVD $0x7f800000, %s", rInf)
-	a.op("MOVD $0x03800000, %s", rTiny) // 2⁻¹²⁰
+	a.op("MOVD $0x0d800000, %s", rTiny) // 2⁻¹⁰⁰
 	a.label("block")
 
 	a.op("MOVD %s, %s", rX, rAt)
@@ -317,8 +317,9 @@ func (a *asm) quantise(block int) {
 	a.zero(inv, d)
 	a.op("CMPW %s, %s", rTiny, rMax)
 	a.op("BLO scaled")
-	a.op("FDIVS F%d, F%d, F%d", top, k, inv)
 	a.op("FDIVS F%d, F%d, F%d", k, top, d)
+	a.op("FMOVS $1.0, F%d", inv)
+	a.op("FDIVS F%d, F%d, F%d", d, inv, inv)
 	a.label("scaled")
 	a.op("FMOVS F%d, (%s)", d, rD)
 

@@ -220,8 +220,8 @@ func gatedAVX2(act string, e *expConsts) {
 
 func quantiseAVX2(e *expConsts) {
 	absMask := all8("absMask", 0x7fffffff)
-	c127 := fconst("c127", 127)
-	least := fconst("minScaled", 0x1p-120)
+	c127, one := fconst("c127", 127), fconst("quantOne", 1)
+	least := fconst("minScaled", 0x1p-100)
 	inf := GLOBL("infBits", RODATA|NOPTR)
 	DATA(0, U32(0x7f800000))
 	order := GLOBL("unpackOrder", RODATA|NOPTR)
@@ -268,7 +268,8 @@ func quantiseAVX2(e *expConsts) {
 		c, scale, inv, keep, lim := XMM(), XMM(), XMM(), XMM(), XMM()
 		VMOVSS(c127, c)
 		VDIVSS(c, xm, scale)
-		VDIVSS(xm, c, inv)
+		VMOVSS(one, c)
+		VDIVSS(scale, c, inv)
 		VMOVSS(least, lim)
 		VCMPSS(U8(13), lim, xm, keep) // xm >= least
 		VANDPS(keep, scale, scale)
