@@ -28,7 +28,7 @@ func pieces(b []byte, size int) [][]byte {
 // storing, gives the root, and the levels if asked for.
 func TestBuild(t *testing.T) {
 	for _, c := range []struct{ length, size int }{
-		{1, 1}, {1, 1 << 40}, {5, 2}, {64, 64}, {1000, 3}, {70000, 1}, {300000, 7}, {5 << 20, 2176},
+		{1, 1}, {1, 1 << 30}, {5, 2}, {64, 64}, {1000, 3}, {70000, 1}, {300000, 7}, {5 << 20, 2176},
 		{5<<20 + 1, 4096}, {3 << 20, 64 << 10}, {4<<20 - 1, 1 << 20}, {5 << 20, 3 << 20},
 	} {
 		data := testBytes(c.length)

@@ -103,7 +103,11 @@ func (p Path) leaves(dst []merkle.Hash, leaves [][]byte) {
 	// stack holds the chaining values of complete subtrees, largest first: one
 	// for each bit of the number of chunks so far.
 	chunks := (size + chunkSize - 1) / chunkSize
-	stack := make([]words, bits.Len(uint(chunks)))
+	var few [5]words
+	stack := few[:]
+	if n := bits.Len(uint(chunks)); n > len(few) {
+		stack = make([]words, n)
+	}
 	depth := 0
 	for c := range chunks - 1 {
 		p.chunk(&stack[depth], &in, leaves, c, 0)
