@@ -1,0 +1,97 @@
+package ghost
+
+import (
+	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/merkle"
+)
+
+// Tensor is a weight tensor whose rows are committed to: leaf i of the tree is
+// row i as it stands in the GGUF file (arith.Format.RowBytes(Cols) bytes).
+type Tensor struct {
+	Name   string
+	Format arith.Format
+	Rows   int // of all experts together, in a mixture's stacked tensors
+	Cols   int
+	Root   merkle.Hash
+}
+
+// Linear is a matrix product with what follows it. Output r is the product
+// with row Row0+r of tensor Tensor; then, with ScaleFirst, scaled and the bias
+// added, otherwise the other way round. A bias of nil and a scale of 1 are left
+// out altogether (spec arithmetic.md §4.5).
+type Linear struct {
+	Tensor     int // index in Model.Tensors
+	Row0, Rows int
+	Bias       []float32
+	Scale      float32
+	ScaleFirst bool
+}
+
+// Expert is one expert of a mixture.
+type Expert struct{ Gate, Up, Down Linear }
+
+// Layer is one transformer block. Norm weights stand here as they are: they
+// are small, and every check needs them.
+type Layer struct {
+	AttnNorm, FFNNorm []float32 // Dim values
+	PostAttn, PostFFN []float32 // Dim values, or nil
+	QNorm, KNorm      []float32 // per head or per row, or nil
+	Q, K, V, O        Linear
+	Gate, Up, Down    Linear   // of a dense block
+	Router            Linear   // of a mixture
+	Experts           []Expert // empty: dense
+	Window            int      // positions the layer sees; 0: all
+	Rope              int      // index in Model.Ropes
+}
+
+// Gate is the activation of feed-forward blocks.
+type Gate uint8
+
+// The gates: arith.SiLUMul and arith.GELUMul.
+const (
+	SiLU Gate = iota
+	GELU
+)
+
+// Norm is how queries and keys are normed before they are rotated.
+type Norm uint8
+
+// The choices: not at all, each head by itself, all heads together.
+const (
+	NoNorm Norm = iota
+	HeadNorm
+	RowNorm
+)
+
+// Model is everything the forward pass of a model depends on: what a Ghost
+// file says. Two models with equal fields give equal answers.
+type Model struct {
+	Arithmetic int    // arith.Version
+	Arch       string // for people; the fields below decide
+	Name       string // for people
+
+	Dim, Heads, KVHeads, KeyDim, ValDim, FF int
+	Vocab, Context                          int
+	Eps                                     float32
+	KV                                      arith.KV
+	Gate                                    Gate
+	Norm                                    Norm
+	Neox                                    bool    // pairs (i, i+n) rather than (2i, 2i+1)
+	AttnScale                               float32 // queries are multiplied by this
+	TempScale                               float64 // 0: none; see spec arithmetic.md §5.5
+	TempFloor                               int
+	AttnCap, LogitCap                       float32 // 0: none
+	EmbedScale                              float32 // 1: none
+	ExpertsUsed                             int
+	ExpertNorm                              bool
+	ExpertScale                             float32
+	Ropes                                   []arith.Rope
+	Layers                                  []Layer
+	OutputNorm                              []float32
+	Output                                  Linear
+	Embedding                               int // index in Tensors
+	Tensors                                 []Tensor
+
+	Tokenizer [32]byte // tokenizer hash
+	Template  [32]byte // SHA-256 of the chat template, zero if there is none
+}

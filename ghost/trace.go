@@ -1,0 +1,155 @@
+package ghost
+
+import (
+	"encoding/binary"
+
+	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/merkle"
+)
+
+// The trace of a run: every value from which a later one is computed, cut into
+// leaves and hashed before anything is asked about it (docs/spec/trace.md).
+//
+//	trace root ─ positions ─ position t ─ layer l ─ leaves of its values
+//	          │                        └ tail: the logits, where any were computed
+//	          └ cache ─ key rows and value columns of each layer and head
+
+// LeafBytes is the size of a full leaf. A longer value takes several leaves,
+// the last of them shorter.
+const LeafBytes = 1024
+
+// Value names one committed value of a layer at a position.
+type Value uint8
+
+// The values of a layer in their order. Index counts heads, key heads or chosen
+// experts where there are several.
+const (
+	RawQuery     Value = iota // head: after projection and rounding, before norm and rotation
+	RawKey                    // key head: the same
+	MaxScore                  // one float32 per head
+	Weights                   // head: whole chunks of attention weights, zero where not visible
+	AttnOut                   // the output projection's input: scales, then codes (or float32)
+	OutRaw                    // the output projection's result, where a norm follows
+	ResidMid                  // the residual stream after attention
+	RouterLogits              // of a mixture
+	Hidden                    // the last projection's input: scales, then codes (or float32); one per chosen expert
+	DownRaw                   // the last projection's result, where a norm follows
+	ResidOut                  // the residual stream after the layer
+	valueKinds
+)
+
+// Span is where a value's leaves lie among the leaves of a layer.
+type Span struct {
+	First int // leaf
+	Bytes int
+}
+
+// Leaves is the number of leaves of a value of n bytes, at least one.
+func Leaves(n int) int { return max(1, (n+LeafBytes-1)/LeafBytes) }
+
+// Leaves is the number of the span's leaves.
+func (s Span) Leaves() int { return Leaves(s.Bytes) }
+
+// Layout gives the leaves of a layer at a position.
+type Layout struct {
+	spans [valueKinds][]Span
+	n     int
+}
+
+// Span returns the place of a value.
+func (y *Layout) Span(v Value, index int) Span { return y.spans[v][index] }
+
+// Count is how many values of a kind there are.
+func (y *Layout) Count(v Value) int { return len(y.spans[v]) }
+
+// Len is the number of leaves of the layer.
+func (y *Layout) Len() int { return y.n }
+
+// ElemBytes is the size of one cached key or value element.
+func (m *Model) ElemBytes() int {
+	if m.KV == arith.KVF16 {
+		return 2
+	}
+	return 4
+}
+
+// FirstVisible is the first position that position t sees in a layer.
+func (y *Layer) FirstVisible(t int) int {
+	if y.Window > 0 {
+		return max(0, t+1-y.Window)
+	}
+	return 0
+}
+
+// Chunks is the number of chunks from the first visible position to t.
+func (y *Layer) Chunks(t int) int {
+	return t/arith.Chunk - y.FirstVisible(t)/arith.Chunk + 1
+}
+
+// inputBytes is the size of n activations as a product with format f takes
+// them: scales and codes, or float32.
+func inputBytes(f arith.Format, n int) int {
+	if b := f.ActBlock(); b > 0 {
+		return n/b*4 + n
+	}
+	return 4 * n
+}
+
+func (m *Model) format(l *Linear) arith.Format { return m.Tensors[l.Tensor].Format }
+
+// Layout returns the layout of layer l at position t. It depends on t through
+// the number of visible chunks alone.
+func (m *Model) Layout(l, t int) *Layout {
+	y := &m.Layers[l]
+	var o Layout
+	add := func(v Value, bytes int) {
+		o.spans[v] = append(o.spans[v], Span{o.n, bytes})
+		o.n += Leaves(bytes)
+	}
+	e := m.ElemBytes()
+	for range m.Heads {
+		add(RawQuery, m.KeyDim*e)
+	}
+	for range m.KVHeads {
+		add(RawKey, m.KeyDim*e)
+	}
+	add(MaxScore, 4*m.Heads)
+	for range m.Heads {
+		add(Weights, y.Chunks(t)*arith.Chunk*e)
+	}
+	add(AttnOut, inputBytes(m.format(&y.O), m.Heads*m.ValDim))
+	if y.PostAttn != nil {
+		add(OutRaw, 4*m.Dim)
+	}
+	add(ResidMid, 4*m.Dim)
+	if len(y.Experts) > 0 {
+		add(RouterLogits, 4*len(y.Experts))
+		for range m.ExpertsUsed {
+			add(Hidden, inputBytes(m.format(&y.Experts[0].Down), m.FF))
+		}
+	} else {
+		add(Hidden, inputBytes(m.format(&y.Down), m.FF))
+	}
+	if y.PostFFN != nil {
+		add(DownRaw, 4*m.Dim)
+	}
+	add(ResidOut, 4*m.Dim)
+	return &o
+}
+
+// TailLeaves is the number of leaves of a position's logits.
+func (m *Model) TailLeaves() int { return Leaves(4 * m.Vocab) }
+
+// CacheRoots is the number of sub-roots below the cache root: for each layer
+// and key head the tree of key rows and the tree of value columns.
+func (m *Model) CacheRoots() int { return 2 * len(m.Layers) * m.KVHeads }
+
+// TraceRoot combines the roots of a run of n positions, of which the first
+// prompt were given.
+func TraceRoot(n, prompt int, positions, cache merkle.Hash) merkle.Hash {
+	b := []byte("geist/trace/1")
+	b = binary.LittleEndian.AppendUint64(b, uint64(n))
+	b = binary.LittleEndian.AppendUint64(b, uint64(prompt))
+	b = append(b, positions[:]...)
+	return merkle.HashLeaf(append(b, cache[:]...))
+}
