@@ -208,8 +208,8 @@ func RotatePairs(x, cos, sin []float32, neox bool) {
 	}
 }
 
-// LogScale is 1 + mul·ln x, x > 0, rounded to float32: the magnitude that YaRN
-// gives a stretch of x, and the temperature of long positions.
+// LogScale is 1 + mul·ln x, x > 0, rounded to float32 (spec §5.5): the magnitude
+// that YaRN gives a stretch of x, and the temperature of long positions.
 func LogScale(x, mul float64) float32 {
 	v := bigLog(bigF(x))
 	v.Mul(v, bigF(mul))

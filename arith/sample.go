@@ -184,7 +184,8 @@ func (a *Sampler) adjust(logits []float32, s *Sampling, history []int32) {
 }
 
 // Random is the index-th 64-bit number of a seed: the first eight bytes, little
-// endian, of SHA-256("geist/sample/1" ‖ seed ‖ index as 8 bytes little endian).
+// endian, of SHA-256("geist/sample/1" ‖ seed ‖ index as 8 bytes little endian)
+// (spec §8.3).
 func Random(seed [32]byte, index uint64) uint64 {
 	b := append([]byte("geist/sample/1"), seed[:]...)
 	h := sha256.Sum256(binary.LittleEndian.AppendUint64(b, index))
@@ -209,7 +210,7 @@ func Log(x float64) float64 {
 	return float64(float64(e)*math.Ln2) + float64(2*float64(z*s))
 }
 
-// LogProb is the natural logarithm of the softmax of logits at id.
+// LogProb is the natural logarithm of the softmax of logits at id (spec §8.4).
 func LogProb(logits []float32, id int32) float64 {
 	top, sum := LogSumExp(logits)
 	return float64(logits[id]-top) - Log(float64(sum))

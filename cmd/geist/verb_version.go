@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/geistnet/geist/arith"
 )
 
 // Version prints what this binary is.
@@ -36,7 +38,7 @@ type build struct {
 
 // buildVersion reads what the go command recorded; without a tag, that is the commit.
 func buildVersion() build {
-	b := build{Version: "devel", Arithmetic: 1, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{Version: "devel", Arithmetic: arith.Version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
