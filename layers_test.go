@@ -21,13 +21,13 @@ const module = "github.com/geistnet/geist"
 // import only packages of strictly lower rows; one that is not listed fails.
 // Listing a package before it exists is allowed: the order is the plan.
 var layers = [][]string{
-	{"arith", "merkle", "internal/console", "internal/fence"},
-	{"internal/gguf", "internal/jinja", "internal/constrain", "internal/kernel"},
+	{"arith", "merkle", "internal/console", "internal/fence", "internal/arena"},
+	{"internal/gguf", "internal/jinja", "internal/constrain", "internal/kernel", "internal/hashmany"},
 	{"internal/quant", "internal/tokenizer", "internal/chat", "internal/store"},
-	{"ghost", "sat"},
+	{"ghost", "sat", "internal/synth"},
 	{"internal/model"},
 	{"audit", "internal/train", "internal/engine"},
-	{"internal/nostr", "internal/pay"},
+	{"internal/nostr", "internal/pay", "internal/selftest", "internal/bench"},
 	{"internal/job", "internal/market"},
 	{"internal/web", "internal/provider", "internal/gateway"},
 	{"internal/node"},

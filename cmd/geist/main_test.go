@@ -20,6 +20,7 @@ import (
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/store"
+	"github.com/geistnet/geist/internal/synth"
 )
 
 func TestMain(m *testing.M) {
@@ -30,6 +31,7 @@ func TestMain(m *testing.M) {
 // the usual commands there is
 //
 //	mkgguf FILE SEED    writes a small model with a SentencePiece vocabulary
+//	mksynth FILE TYPE   writes a small model that runs, with random weights
 //	damage NAME         changes a byte of a stored model
 //	exit CODE CMD...    demands an exit code
 func TestScripts(t *testing.T) {
@@ -46,6 +48,17 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("usage: mkgguf FILE SEED")
 				}
 				ts.Check(writeModel(ts.MkAbs(args[0]), args[1]))
+			},
+			"mksynth": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) != 2 {
+					ts.Fatalf("usage: mksynth FILE TYPE")
+				}
+				spec := synth.Presets["tiny"]
+				spec.Type = args[1]
+				f, err := os.Create(ts.MkAbs(args[0]))
+				ts.Check(err)
+				ts.Check(synth.Write(f, spec, nil))
+				ts.Check(f.Close())
 			},
 			"damage": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) != 1 {
