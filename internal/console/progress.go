@@ -12,10 +12,13 @@ const (
 	barCells = 16                     // so that the longest line fits into 80 columns
 )
 
-// A Progress shows how far a transfer of bytes has come: a bar that redraws
-// itself on a terminal, one line per stage and per tenth elsewhere. It is for
-// one goroutine. Call End when the work is over, also after an error.
+// A Progress shows how far a transfer of bytes, or a count of other things, has
+// come: a bar that redraws itself on a terminal, one line per stage and per
+// tenth elsewhere. It is for one goroutine. Call End when the work is over, also
+// after an error.
 type Progress struct {
+	Amount func(int64) string // writes an amount; nil: Size
+
 	out   Out
 	now   func() time.Time
 	stage string
@@ -61,6 +64,13 @@ func (p *Progress) End() {
 	p.stage = ""
 }
 
+func (p *Progress) amount(n int64) string {
+	if p.Amount != nil {
+		return p.Amount(n)
+	}
+	return Size(n)
+}
+
 func (p *Progress) plain(done, total int64) {
 	if total <= 0 {
 		if p.nextTenth == 0 {
@@ -74,7 +84,7 @@ func (p *Progress) plain(done, total int64) {
 		return
 	}
 	p.nextTenth = tenth + 1
-	fmt.Fprintf(p.out.W, "%s %d%% (%s of %s)\n", p.stage, tenth*10, Size(done), Size(total))
+	fmt.Fprintf(p.out.W, "%s %d%% (%s of %s)\n", p.stage, tenth*10, p.amount(done), p.amount(total))
 }
 
 // line is "copy   [=====>    ]  42%  1.7 of 4.1 GB  812.0 MB/s  3s left".
@@ -92,12 +102,12 @@ func (p *Progress) line(done, total int64, now time.Time) string {
 		if p.out.Color {
 			bar = "\x1b[36m" + bar + "\x1b[0m"
 		}
-		fmt.Fprintf(&b, "[%s] %3d%%  %s of %s", bar, int(share*100), Size(done), Size(total))
+		fmt.Fprintf(&b, "[%s] %3d%%  %s of %s", bar, int(share*100), p.amount(done), p.amount(total))
 	} else {
-		fmt.Fprintf(&b, "%s", Size(done))
+		fmt.Fprintf(&b, "%s", p.amount(done))
 	}
 	if rate > 0 {
-		fmt.Fprintf(&b, "  %s/s", Size(int64(rate)))
+		fmt.Fprintf(&b, "  %s/s", p.amount(int64(rate)))
 		if total > done {
 			left := time.Duration(float64(total-done) / rate * float64(time.Second))
 			fmt.Fprintf(&b, "  %s left", max(left.Round(time.Second), time.Second))

@@ -290,25 +290,31 @@ func Write(w io.Writer, s Spec, progress func(done, total int64)) error {
 type weights struct {
 	r       *rand.Rand
 	pool    []byte
-	block   int
+	block   int // bytes of one
+	blocks  uint32
 	pending []byte
 	left    int64
 	wrote   func(n int)
 }
 
-const poolBlocks = 2048
+const poolBlocks = 2048 // at most
 
 func newWeights(r *rand.Rand, t tensor) (*weights, error) {
 	f := t.info.Format
 	n := max(f.BlockLen(), 32)
-	x := make([]float32, n*poolBlocks)
+	elems := uint64(1)
+	for _, d := range t.info.Dims {
+		elems *= d
+	}
+	blocks := int(min(poolBlocks, (elems+uint64(n)-1)/uint64(n)))
+	x := make([]float32, n*blocks)
 	for i := range x {
 		x[i] = 1
 		if t.scale > 0 {
 			x[i] = float32(normal(r) * t.scale)
 		}
 	}
-	w := &weights{r: r, block: f.RowBytes(n), pool: make([]byte, f.RowBytes(len(x)))}
+	w := &weights{r: r, block: f.RowBytes(n), blocks: uint32(blocks), pool: make([]byte, f.RowBytes(len(x)))}
 	return w, quant.Row(w.pool, f, x)
 }
 
@@ -329,7 +335,7 @@ func (w *weights) Read(b []byte) (int, error) {
 	n := 0
 	for n < len(b) && w.left > 0 {
 		if len(w.pending) == 0 {
-			i := int(w.r.Uint32()) % poolBlocks
+			i := int(w.r.Uint32() % w.blocks)
 			w.pending = w.pool[i*w.block:][:w.block]
 		}
 		c := copy(b[n:], w.pending[:min(int64(len(w.pending)), w.left)])

@@ -13,7 +13,7 @@ import (
 func tiny(t *testing.T, kind string) []byte {
 	t.Helper()
 	s := Presets["tiny"]
-	s.Type = kind
+	s.Type, s.Layers, s.FF = kind, 1, 256
 	var b bytes.Buffer
 	if err := Write(&b, s, nil); err != nil {
 		t.Fatal(err)
