@@ -51,7 +51,7 @@ func newFixture(t testing.TB, spec synth.Spec, path kernel.Path, threads int) *f
 
 func tinySpec(kind string) synth.Spec {
 	s := synth.Presets["tiny"]
-	s.Type = kind
+	s.Type, s.FF = kind, 96
 	return s
 }
 
@@ -111,8 +111,8 @@ func TestTokensDependOnRequestAlone(t *testing.T) {
 			if want == nil {
 				e := f.engine(t, Options{Context: 320, Sessions: 1, Batch: 512, NoReuse: true})
 				for i, n := range lens {
-					ids, res := collect(t, e, request(uint64(i), n, 40))
-					if res.Finish != FinishLength || len(ids) != 40 {
+					ids, res := collect(t, e, request(uint64(i), n, 24))
+					if res.Finish != FinishLength || len(ids) != 24 {
 						t.Fatalf("session %d: %+v, %d tokens", i, res, len(ids))
 					}
 					want = append(want, ids)
@@ -130,7 +130,7 @@ func TestTokensDependOnRequestAlone(t *testing.T) {
 						wg.Add(1)
 						go func() {
 							defer wg.Done()
-							ids, res := collect(t, e, request(uint64(i), n, 40))
+							ids, res := collect(t, e, request(uint64(i), n, 24))
 							if res.Err != nil || !reflect.DeepEqual(ids, want[i]) {
 								t.Errorf("%v, %d threads, %+v, round %d: session %d gives %v (%v), alone %v", p, threads, o, round, i, ids, res.Err, want[i])
 							}
@@ -165,7 +165,7 @@ func TestMixtureAndWindows(t *testing.T) {
 			e := f.engine(t, Options{Context: 320, Sessions: 4, Batch: 50})
 			var got [][]int32
 			for i := range 3 {
-				ids, res := collect(t, e, request(uint64(i), 120+i*17, 30))
+				ids, res := collect(t, e, request(uint64(i), 120+i*17, 16))
 				if res.Err != nil {
 					t.Fatal(res.Err)
 				}

@@ -153,32 +153,30 @@ func (e *Engine) compose() {
 	e.sweep()
 }
 
-// makeRoom reserves pages for s, setting the youngest other sessions aside
-// where none are left. It reports false if it did so.
+// makeRoom reserves pages for s, or sets the youngest session aside where none
+// are left and reports false.
 func (e *Engine) makeRoom(s *session, end int) bool {
-	for {
-		ok, err := s.reserve(e.pool, end)
-		if err != nil {
-			e.end(s, FinishError, err)
-			return true
-		}
-		if ok {
-			return true
-		}
-		last := e.running[len(e.running)-1]
-		if last == s && len(e.running) == 1 {
-			// Options.fill saw to it that one full session fits.
-			e.end(s, FinishError, fmt.Errorf("the KV cache of %d pages is exhausted", e.pool.limit))
-			return true
-		}
-		last.release(e.pool)
-		e.running = e.running[:len(e.running)-1]
-		e.waiting = append([]*session{last}, e.waiting...)
-		e.mu.Lock()
-		e.stats.Preempted++
-		e.mu.Unlock()
-		return false
+	ok, err := s.reserve(e.pool, end)
+	if err != nil {
+		e.end(s, FinishError, err)
+		return true
 	}
+	if ok {
+		return true
+	}
+	last := e.running[len(e.running)-1]
+	if last == s && len(e.running) == 1 {
+		// Options.fill saw to it that one full session fits.
+		e.end(s, FinishError, fmt.Errorf("the KV cache of %d pages is exhausted", e.pool.limit))
+		return true
+	}
+	last.release(e.pool)
+	e.running = e.running[:len(e.running)-1]
+	e.waiting = append([]*session{last}, e.waiting...)
+	e.mu.Lock()
+	e.stats.Preempted++
+	e.mu.Unlock()
+	return false
 }
 
 // isolate runs the segments of a void pass one by one and ends the sessions at

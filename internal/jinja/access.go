@@ -1,7 +1,6 @@
 package jinja
 
 import (
-	"strconv"
 	"unicode/utf8"
 )
 
@@ -364,5 +363,3 @@ func intArg(v Value) int64 {
 	}
 	return n
 }
-
-func formatInt(n int64) string { return strconv.FormatInt(n, 10) }

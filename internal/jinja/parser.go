@@ -14,7 +14,6 @@ type parser struct {
 	soft    bool
 	unknown []unknownName
 	macros  []*macroUses // of the macros around, innermost last
-	awaited []string     // end tags of the open blocks, innermost last
 }
 
 type unknownName struct {
