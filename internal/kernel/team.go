@@ -115,6 +115,7 @@ func (t *Team) Run(f func(*Worker)) {
 	}
 	f(&t.workers[0])
 	t.done.meet(t.n, e)
+	t.run = nil // it may hold much memory
 }
 
 // meet arrives at the barrier in epoch e; the last to arrive opens it.

@@ -64,3 +64,13 @@ func BenchmarkTeamRun(b *testing.B) {
 		team.Run(func(*Worker) {})
 	}
 }
+
+// What ran is not kept: it may hold the buffers of a whole forward pass.
+func TestTeamForgets(t *testing.T) {
+	team := NewTeam(2)
+	defer team.Close()
+	team.Run(func(*Worker) {})
+	if team.run != nil {
+		t.Error("the team still holds the function that ran")
+	}
+}
