@@ -21,8 +21,8 @@ const LeafBytes = 1024
 // Value names one committed value of a layer at a position.
 type Value uint8
 
-// The values of a layer in their order. Index counts heads, key heads or chosen
-// experts where there are several.
+// The values of a layer in their order. Index counts heads or chosen experts
+// where there are several.
 const (
 	RawQuery     Value = iota // head: after projection and rounding, before norm and rotation
 	RawKey                    // key head: the same
@@ -81,10 +81,14 @@ func (y *Layer) FirstVisible(t int) int {
 	return 0
 }
 
-// Chunks is the number of chunks from the first visible position to t.
-func (y *Layer) Chunks(t int) int {
-	return t/arith.Chunk - y.FirstVisible(t)/arith.Chunk + 1
-}
+// WeightsFrom is the position of the first of the committed attention weights
+// of position t: the start of the first visible chunk.
+func (y *Layer) WeightsFrom(t int) int { return y.FirstVisible(t) / arith.Chunk * arith.Chunk }
+
+// WeightsCount is the number of committed attention weights of position t: up
+// to t, rounded up to a multiple of 16. Weights of positions that are not
+// visible are zero.
+func (y *Layer) WeightsCount(t int) int { return (t/16+1)*16 - y.WeightsFrom(t) }
 
 // inputBytes is the size of n activations as a product with format f takes
 // them: scales and codes, or float32.
@@ -98,7 +102,7 @@ func inputBytes(f arith.Format, n int) int {
 func (m *Model) format(l *Linear) arith.Format { return m.Tensors[l.Tensor].Format }
 
 // Layout returns the layout of layer l at position t. It depends on t through
-// the number of visible chunks alone.
+// WeightsCount alone.
 func (m *Model) Layout(l, t int) *Layout {
 	y := &m.Layers[l]
 	var o Layout
@@ -107,15 +111,11 @@ func (m *Model) Layout(l, t int) *Layout {
 		o.n += Leaves(bytes)
 	}
 	e := m.ElemBytes()
-	for range m.Heads {
-		add(RawQuery, m.KeyDim*e)
-	}
-	for range m.KVHeads {
-		add(RawKey, m.KeyDim*e)
-	}
+	add(RawQuery, m.Heads*m.KeyDim*e)
+	add(RawKey, m.KVHeads*m.KeyDim*e)
 	add(MaxScore, 4*m.Heads)
 	for range m.Heads {
-		add(Weights, y.Chunks(t)*arith.Chunk*e)
+		add(Weights, y.WeightsCount(t)*e)
 	}
 	add(AttnOut, inputBytes(m.format(&y.O), m.Heads*m.ValDim))
 	if y.PostAttn != nil {

@@ -3,6 +3,7 @@ package kernel
 import (
 	"encoding/binary"
 	"math"
+	"unsafe"
 
 	"github.com/geistnet/geist/arith"
 )
@@ -92,6 +93,11 @@ type Attention struct {
 	Q          [MaxQueries][]float32 // rotated, scaled and rounded
 	Out        [MaxQueries][]float32 // Pad(ValueDim) floats each
 	First, End [MaxQueries]int
+	// If not nil, the slice receives as many of query i's attention weights as
+	// it holds, in the cache's format, from the start of the first visible
+	// chunk, zero where not visible; and Top its largest score.
+	Weights [MaxQueries][]byte
+	Top     [MaxQueries]float32
 
 	q      []float32 // queries interleaved, [KeyDim][width]
 	scores []float32 // [page][width][64]
@@ -162,10 +168,14 @@ func (p Path) attendTile(a *Attention, at, w int) {
 			} else {
 				clear(row)
 			}
+			if a.Weights[at+i] != nil {
+				p.keepWeights(a, at+i, c, row)
+			}
 		}
 		values := a.Pages[c][a.Offset+a.Shape.keyBytes():][:PagePositions*vd*a.Shape.elem()]
 		p.mix(a.Shape.Format, a.out, vd, s, values, w, min(PagePositions, end-c*PagePositions))
 	}
+	copy(a.Top[at:], top[:w])
 	for i := range w {
 		out := a.Out[at+i]
 		for d, x := range a.out[i*vd:][:a.Shape.ValueDim] {
@@ -173,6 +183,41 @@ func (p Path) attendTile(a *Attention, at, w int) {
 		}
 	}
 }
+
+// keepWeights writes the weights of chunk c for a query that wants them.
+func (p Path) keepWeights(a *Attention, i, c int, row []float32) {
+	k := c - a.First[i]/PagePositions
+	size := PagePositions * a.Shape.elem()
+	if k < 0 || k*size >= len(a.Weights[i]) {
+		return
+	}
+	dst := a.Weights[i][k*size:]
+	dst = dst[:min(len(dst), size)]
+	row = row[:len(dst)/a.Shape.elem()]
+	if a.Shape.Format == arith.KVF32 {
+		for t, x := range row {
+			binary.LittleEndian.PutUint32(dst[4*t:], math.Float32bits(x))
+		}
+		return
+	}
+	p.Halves(dst, row)
+}
+
+// Halves writes x as little-endian binary16 values.
+func (p Path) Halves(dst []byte, x []float32) {
+	if len(x) == 0 {
+		return
+	}
+	h := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(dst[:2*len(x)]))), len(x))
+	p.toF16(h, x)
+	if !littleEndian {
+		for i, v := range h {
+			binary.LittleEndian.PutUint16(dst[2*i:], v)
+		}
+	}
+}
+
+var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
 // scores writes s[i][t] = q_i·k_t for the first n positions of a page; what it
 // writes beyond them is not used.

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"math"
 	"unsafe"
 
@@ -172,6 +173,36 @@ func (in *Input) Set(i int, x []float32) bool {
 		b += n
 	}
 	return true
+}
+
+// RowBytes is the size of a row as Row writes it.
+func (in *Input) RowBytes() int {
+	if in.block == 0 {
+		return 4 * in.cols
+	}
+	return in.cols/in.block*4 + in.cols
+}
+
+// Row writes row i as the products take it: the scales and then the codes of
+// its blocks, or its float32 values.
+func (in *Input) Row(i int, dst []byte) {
+	first, w := in.tile(i)
+	k := i - first
+	if in.block == 0 {
+		t := in.x[first*in.cols:]
+		for c := range in.cols {
+			binary.LittleEndian.PutUint32(dst[4*c:], math.Float32bits(t[c*w+k]))
+		}
+		return
+	}
+	blocks := in.cols / in.block
+	codes := dst[4*blocks:]
+	for b := range blocks {
+		at := first*blocks + b*w + k
+		binary.LittleEndian.PutUint32(dst[4*b:], math.Float32bits(in.d[at]))
+		src := in.q[at*in.block:][:in.block]
+		copy(codes[b*in.block:][:in.block], unsafe.Slice((*byte)(unsafe.Pointer(&src[0])), in.block))
+	}
 }
 
 // rawSums is the number of 16-code sums quantise returns at once: those of

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/kernel"
 )
 
@@ -36,6 +37,25 @@ func benchModel(b *testing.B, file string, threads int) {
 			b.Fatal(err)
 		}
 	}
+	trace := s.NewTrace(shapeOf(m))
+	b.Run("prefill-traced", func(b *testing.B) {
+		s.Watch(trace)
+		for b.Loop() {
+			run(Segment{Cache: c, Tokens: ids, Logits: Last})
+		}
+		s.Watch(nil)
+		b.ReportMetric(prompt*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
+	})
+	b.Run("decode-traced", func(b *testing.B) {
+		s.Watch(trace)
+		for b.Loop() {
+			for i := range answer {
+				run(Segment{Cache: c, Start: i + 400, Tokens: ids[i : i+1], Logits: Last})
+			}
+		}
+		s.Watch(nil)
+		b.ReportMetric(answer*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
+	})
 	b.Run("prefill", func(b *testing.B) {
 		for b.Loop() {
 			run(Segment{Cache: c, Tokens: ids, Logits: Last})
@@ -45,9 +65,31 @@ func benchModel(b *testing.B, file string, threads int) {
 	b.Run("decode", func(b *testing.B) {
 		for b.Loop() {
 			for i := range answer {
-				run(Segment{Cache: c, Start: i, Tokens: ids[i : i+1], Logits: Last})
+				run(Segment{Cache: c, Start: i + 400, Tokens: ids[i : i+1], Logits: Last})
 			}
 		}
 		b.ReportMetric(answer*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
 	})
+}
+
+// shapeOf is what a trace needs to know of a model's Ghost file.
+func shapeOf(m *Model) *ghost.Model {
+	g := &ghost.Model{Dim: m.Dim, Heads: m.Heads, KVHeads: m.KVHeads, KeyDim: m.KeyDim, ValDim: m.ValDim, FF: m.FF,
+		Vocab: m.Vocab, KV: m.KV, ExpertsUsed: m.ExpertsUsed}
+	add := func(l *linear) ghost.Linear {
+		g.Tensors = append(g.Tensors, ghost.Tensor{Format: l.m.Format})
+		return ghost.Linear{Tensor: len(g.Tensors) - 1}
+	}
+	for i := range m.layers {
+		y := &m.layers[i]
+		o := ghost.Layer{Window: y.window, PostAttn: y.postAttn, PostFFN: y.postFFN, O: add(&y.o)}
+		for e := range y.experts {
+			o.Experts = append(o.Experts, ghost.Expert{Down: add(&y.experts[e].down)})
+		}
+		if y.experts == nil {
+			o.Down = add(&y.down)
+		}
+		g.Layers = append(g.Layers, o)
+	}
+	return g
 }

@@ -20,14 +20,29 @@ func (s *State) run(w *kernel.Worker) {
 	})
 	for i := range m.layers {
 		y := &m.layers[i]
+		if s.trace != nil {
+			if w.ID() == 0 {
+				s.trace.beginLayer(s, i)
+			}
+			w.Barrier()
+		}
 		s.attention(w, y, i)
+		if s.trace != nil {
+			s.trace.attended(w, s, i)
+		}
 		if y.experts != nil {
 			s.moe(w, y)
 		} else {
 			s.feedForward(w, y)
 		}
+		if s.trace != nil {
+			s.trace.fed(w, s, i)
+		}
 	}
 	s.head(w)
+	if s.trace != nil {
+		s.trace.finish(w, s)
+	}
 }
 
 func (s *State) embed(r int) {
@@ -51,10 +66,21 @@ func (s *State) embed(r int) {
 // prepare fills a kernel.Input with n inputs that fill(r, tmp) computes into
 // tmp or finds elsewhere, for products with the given matrices.
 func (s *State) prepare(w *kernel.Worker, n, cols int, fill func(r int, tmp []float32) []float32, ms ...*kernel.Matrix) *kernel.Input {
+	return s.prepareTraced(w, n, cols, nil, fill, ms...)
+}
+
+// prepareTraced is prepare which also writes the inputs, as the products take
+// them, to *to when a trace is being made.
+func (s *State) prepareTraced(w *kernel.Worker, n, cols int, to *[]byte, fill func(r int, tmp []float32) []float32, ms ...*kernel.Matrix) *kernel.Input {
 	set := func(in *kernel.Input, r int) {
 		x := fill(r, s.tmp[w.ID()])
 		if x == nil || !in.Set(r, x) {
 			s.void.Store(true)
+			return
+		}
+		if to != nil && (n > redundant || w.ID() == 0) {
+			b := in.RowBytes()
+			in.Row(r, (*to)[r*b:][:b])
 		}
 	}
 	if n <= redundant {
@@ -189,16 +215,39 @@ func (s *State) attention(w *kernel.Worker, y *layer, l int) {
 			i += stop - h
 		}
 	})
-	w.For(len(s.tiles), 1, func(begin, end int) {
-		for _, t := range s.tiles[begin:end] {
-			s.attendTile(w, y, l, t)
-		}
-	})
+	if s.trace != nil {
+		w.For(len(s.tiles), 2, func(begin, end int) {
+			for ; begin < end; begin += 2 {
+				s.trace.attendTraced(w, s, y, l, s.tiles[begin:min(begin+2, end)])
+			}
+		})
+	} else {
+		w.For(len(s.tiles), 1, func(begin, end int) {
+			for _, t := range s.tiles[begin:end] {
+				s.attendTile(w, y, l, t)
+			}
+		})
+	}
 
-	in = s.prepare(w, n, m.Heads*m.ValDim, func(r int, _ []float32) []float32 {
+	in = s.prepareTraced(w, n, m.Heads*m.ValDim, s.traced(func(t *Trace) *[]byte { return &t.at }), func(r int, _ []float32) []float32 {
 		return s.att[r*m.strideA():][:m.Heads*m.ValDim]
 	}, y.o.m)
-	s.project(w, in, &y.o, y.postAttn)
+	s.project(w, in, &y.o, y.postAttn, s.tracedRaw(func(t *Trace) []float32 { return t.or }))
+}
+
+// traced picks a buffer of the trace, or nil where none is being made.
+func (s *State) traced(of func(*Trace) *[]byte) *[]byte {
+	if s.trace == nil {
+		return nil
+	}
+	return of(s.trace)
+}
+
+func (s *State) tracedRaw(of func(*Trace) []float32) []float32 {
+	if s.trace == nil {
+		return nil
+	}
+	return of(s.trace)
 }
 
 // keysAndQueries rotates and rounds the queries of key heads [h0, h1) of row r
@@ -211,6 +260,11 @@ func (s *State) keysAndQueries(y *layer, l, r, h0, h1 int) {
 	k := s.k[r*m.strideK():][h0*m.KeyDim : h1*m.KeyDim]
 	p.ScaleRound(q, 1, m.KV)
 	p.ScaleRound(k, 1, m.KV)
+	if t := s.trace; t != nil {
+		e := t.g.ElemBytes()
+		cacheBytes(p, t.rq[(r*m.Heads+h0*group)*m.KeyDim*e:], q, m.KV)
+		cacheBytes(p, t.rk[(r*m.KVHeads+h0)*m.KeyDim*e:], k, m.KV)
+	}
 	if m.headNorm {
 		ok := true
 		for h := 0; h < len(q); h += m.KeyDim {
@@ -253,10 +307,7 @@ func (s *State) attendTile(w *kernel.Worker, y *layer, l int, t tile) {
 	seg := &s.segs[t.seg]
 	a.Shape, a.Softcap, a.Pages = m.shape(), m.attnCap, seg.Cache.Pages
 	a.Offset = (l*m.KVHeads + t.kvHead) * a.Shape.PageBytes()
-	row0 := 0
-	for i := range t.seg {
-		row0 += len(s.segs[i].Tokens)
-	}
+	row0 := s.firstRow(t.seg)
 	for i := range t.n {
 		token, head := (t.first+i)/group, t.kvHead*group+(t.first+i)%group
 		r := row0 + token
@@ -273,7 +324,7 @@ func (s *State) attendTile(w *kernel.Worker, y *layer, l int, t tile) {
 
 // project multiplies by the last matrix of a block and adds the result to the
 // residual stream, after the block's output norm if it has one.
-func (s *State) project(w *kernel.Worker, in *kernel.Input, l *linear, post []float32) {
+func (s *State) project(w *kernel.Worker, in *kernel.Input, l *linear, post, raw []float32) {
 	m := s.m
 	n := in.Rows()
 	if post == nil {
@@ -289,6 +340,9 @@ func (s *State) project(w *kernel.Worker, in *kernel.Input, l *linear, post []fl
 	w.For(n, 4, func(begin, end int) {
 		for r := begin; r < end; r++ {
 			y := s.out[r*m.strideX():][:kernel.Pad(m.Dim)]
+			if raw != nil {
+				copy(raw[r*m.strideX():][:m.Dim], y)
+			}
 			if !m.Path.RMSNorm(y, y, post, m.Dim, m.Eps) {
 				s.void.Store(true)
 			}
@@ -313,10 +367,10 @@ func (s *State) feedForward(w *kernel.Worker, y *layer) {
 			m.Path.GateMul(m.gate, g, g, u)
 		}
 	})
-	in = s.prepare(w, n, m.FF, func(r int, _ []float32) []float32 {
+	in = s.prepareTraced(w, n, m.FF, s.traced(func(t *Trace) *[]byte { return &t.hd }), func(r int, _ []float32) []float32 {
 		return s.g[r*m.strideF():][:m.FF]
 	}, y.down.m)
-	s.project(w, in, &y.down, y.postFFN)
+	s.project(w, in, &y.down, y.postFFN, s.tracedRaw(func(t *Trace) []float32 { return t.dr }))
 }
 
 // head computes final norms and the wanted logits.

@@ -59,8 +59,12 @@ func (s *State) moe(w *kernel.Worker, y *layer) {
 	w.For(len(s.pairs), 4, func(begin, end int) {
 		for _, b := range s.experts {
 			for p := max(begin, b.begin); p < min(end, b.end); p++ {
-				if !s.expertIn[b.expert].Set(p-b.begin, s.g[p*m.strideF():][:m.FF]) {
+				in := &s.expertIn[b.expert]
+				if !in.Set(p-b.begin, s.g[p*m.strideF():][:m.FF]) {
 					s.void.Store(true)
+				} else if s.trace != nil {
+					n := in.RowBytes()
+					in.Row(p-b.begin, s.trace.hd[p*n:][:n])
 				}
 			}
 		}
@@ -119,7 +123,9 @@ func (s *State) route(y *layer) {
 		s.pairs = make([]pair, s.most*m.ExpertsUsed)
 	}
 	s.pairs = s.pairs[:len(choices)]
-	for _, c := range choices {
+	s.pairOf = s.pairOf[:0]
+	for _, c := range choices { // by row, and within it by expert
+		s.pairOf = append(s.pairOf, count[c.expert])
 		s.pairs[count[c.expert]] = pair{c.row, c.weight}
 		count[c.expert]++
 	}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/geistnet/geist/internal/kernel"
@@ -47,6 +48,7 @@ type State struct {
 	void         atomic.Bool
 	want         []int // rows that want logits
 	pairs        []pair
+	pairOf       []int // [row][choice] index in pairs, ascending experts
 	logitsWanted bool
 
 	x, norm, q, k, v, att, out, g, u, logits []float32
@@ -60,6 +62,9 @@ type State struct {
 	tmp                                      [][]float32 // [member]
 	tiles                                    []tile
 	experts                                  []expertBatch
+
+	trace  *Trace
+	keepMu sync.Mutex // guards trace.kept
 }
 
 // row is one input of a batch.
@@ -181,6 +186,9 @@ func (s *State) Forward(segs []Segment) ([][]float32, error) {
 	}
 	s.planAttention()
 	s.void.Store(false)
+	if s.trace != nil {
+		s.trace.begin(s)
+	}
 	s.team.Run(s.run)
 	if s.void.Load() {
 		return nil, ErrVoid

@@ -1,0 +1,432 @@
+package model
+
+import (
+	"encoding/binary"
+	"math"
+	"unsafe"
+
+	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/hashmany"
+	"github.com/geistnet/geist/internal/kernel"
+	"github.com/geistnet/geist/merkle"
+)
+
+// Trace commits to every value of the passes it watches: docs/spec/trace.md.
+type Trace struct {
+	m *Model
+	g *ghost.Model
+	h hashmany.Hasher
+	// Keep tells for which layers of which positions the leaves themselves are
+	// wanted; nil: none. It is called from several goroutines.
+	Keep func(segment, pos, layer int) bool
+
+	kept    map[place][][]byte
+	roots   []merkle.Hash // of the last pass's positions
+	layers  []merkle.Hash // [row][layer]
+	tails   []merkle.Hash // [row]
+	leaves  []merkle.Hash // [row][width] of the current layer
+	width   int
+	layouts []*ghost.Layout // [row] of the current layer
+	rq, rk  []byte          // [row]
+	top     []byte          // [row] largest scores
+	at      []byte          // [row] attention output as the projection takes it
+	hd      []byte          // [row or pair] hidden values likewise
+	or, dr  []float32       // [row] raw results before norms
+	work    []traceWork     // [member]
+	most    int
+}
+
+type place struct{ segment, pos, layer int }
+
+// traceWork is one member's scratch memory.
+type traceWork struct {
+	lanes   lanes
+	weights [2 * kernel.MaxQueries][]byte
+	nodes   []merkle.Hash
+}
+
+// NewTrace prepares to watch passes of s. g describes s's model.
+func (s *State) NewTrace(g *ghost.Model) *Trace {
+	m := s.m
+	t := &Trace{m: m, g: g, h: hashmany.New(), most: s.most, kept: map[place][][]byte{}}
+	e := g.ElemBytes()
+	t.rq = make([]byte, s.most*m.Heads*m.KeyDim*e)
+	t.rk = make([]byte, s.most*m.KVHeads*m.KeyDim*e)
+	t.top = make([]byte, s.most*4*m.Heads)
+	t.layers = make([]merkle.Hash, s.most*m.Layers)
+	t.tails = make([]merkle.Hash, s.most)
+	t.layouts = make([]*ghost.Layout, s.most)
+	t.work = make([]traceWork, s.team.Size())
+	if m.postNorm {
+		t.or = make([]float32, s.most*m.strideX())
+		t.dr = make([]float32, s.most*m.strideX())
+	}
+	return t
+}
+
+// Watch makes following passes of s report to t; nil ends it.
+func (s *State) Watch(t *Trace) { s.trace = t }
+
+// Root is the root of the i-th position of the last pass, counted over all
+// segments.
+func (t *Trace) Root(i int) merkle.Hash { return t.roots[i] }
+
+// LayerRoots are the roots of the layers of the i-th position of the last
+// pass, and of its tail.
+func (t *Trace) LayerRoots(i int) (layers []merkle.Hash, tail merkle.Hash) {
+	return t.layers[i*t.m.Layers : (i+1)*t.m.Layers], t.tails[i]
+}
+
+// Kept are the leaves of a layer that Keep asked for, or nil.
+func (t *Trace) Kept(segment, pos, layer int) [][]byte { return t.kept[place{segment, pos, layer}] }
+
+// lanes gathers leaves of equal length to hash them side by side.
+type lanes struct {
+	h       hashmany.Hasher
+	buckets []*bucket
+}
+
+type bucket struct {
+	size, n int
+	data    [16][]byte
+	to      [16]*merkle.Hash
+	out     [16]merkle.Hash
+}
+
+// add hashes a value into the leaves dst[0], dst[1], ….
+func (l *lanes) add(dst []merkle.Hash, value []byte) {
+	for i := 0; ; i++ {
+		n := min(len(value), ghost.LeafBytes)
+		l.leaf(&dst[i], value[:n])
+		if value = value[n:]; len(value) == 0 {
+			return
+		}
+	}
+}
+
+func (l *lanes) leaf(dst *merkle.Hash, data []byte) {
+	var b *bucket
+	for _, x := range l.buckets {
+		if x.size == len(data) {
+			b = x
+		}
+	}
+	if b == nil {
+		b = &bucket{size: len(data)}
+		l.buckets = append(l.buckets, b)
+	}
+	b.data[b.n], b.to[b.n] = data, dst
+	if b.n++; b.n == len(b.data) {
+		l.flush(b)
+	}
+}
+
+func (l *lanes) flush(b *bucket) {
+	if b.n == 0 {
+		return
+	}
+	l.h.Leaves(b.out[:b.n], b.data[:b.n])
+	for i := range b.n {
+		*b.to[i], b.data[i] = b.out[i], nil
+	}
+	b.n = 0
+}
+
+// done hashes what is left; the leaves of values added before are valid then.
+func (l *lanes) done() {
+	for _, b := range l.buckets {
+		l.flush(b)
+	}
+}
+
+// fold replaces hashes by their tree's root, in place.
+func (t *Trace) fold(h []merkle.Hash) merkle.Hash {
+	for n := len(h); n > 1; n = n/2 + n%2 {
+		last := h[n-1]
+		t.h.Nodes(h[:n/2], h[:n&^1])
+		if n%2 == 1 {
+			h[n/2] = last
+		}
+	}
+	return h[0]
+}
+
+// bytesOf views floats as their bytes. Traces are little-endian; on other
+// machines the bytes are made.
+func bytesOf(x []float32) []byte {
+	if littleEndian {
+		return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
+	}
+	b := make([]byte, 4*len(x))
+	for i, v := range x {
+		binary.LittleEndian.PutUint32(b[4*i:], math.Float32bits(v))
+	}
+	return b
+}
+
+var littleEndian = func() bool {
+	x := uint16(1)
+	return *(*byte)(unsafe.Pointer(&x)) == 1
+}()
+
+// begin prepares for a pass.
+func (t *Trace) begin(s *State) {
+	if cap(t.roots) < len(s.rows) {
+		t.roots = make([]merkle.Hash, s.most)
+	}
+	t.roots = t.roots[:len(s.rows)]
+	clear(t.tails)
+	for i := range t.work {
+		t.work[i].lanes.h = t.h
+	}
+}
+
+// beginLayer finds the layout of every row. One member calls it.
+func (t *Trace) beginLayer(s *State, l int) {
+	t.width = 0
+	var last *ghost.Layout
+	lastCount := -1
+	y := &t.g.Layers[l]
+	for i, r := range s.rows {
+		if c := y.WeightsCount(r.pos); c != lastCount {
+			last, lastCount = t.g.Layout(l, r.pos), c
+		}
+		t.layouts[i] = last
+		t.width = max(t.width, last.Len())
+	}
+	if n := len(s.rows) * t.width; cap(t.leaves) < n {
+		t.leaves = make([]merkle.Hash, n+n/4)
+	}
+	if n := len(s.rows) * t.layouts[0].Span(ghost.AttnOut, 0).Bytes; len(t.at) < n {
+		t.at = make([]byte, n)
+	}
+	if n := len(s.rows) * t.layouts[0].Count(ghost.Hidden) * t.layouts[0].Span(ghost.Hidden, 0).Bytes; len(t.hd) < n {
+		t.hd = make([]byte, n)
+	}
+}
+
+func (t *Trace) row(r int) []merkle.Hash { return t.leaves[r*t.width:][:t.layouts[r].Len()] }
+
+// keep stores a copy of a value's leaves if they are wanted.
+func (t *Trace) keep(s *State, r, l int, v ghost.Value, index int, value []byte) {
+	if t.Keep == nil || !t.Keep(s.rows[r].seg, s.rows[r].pos, l) {
+		return
+	}
+	sp := t.layouts[r].Span(v, index)
+	dst := t.keptLeaves(s, r, l)
+	for i := range sp.Leaves() {
+		dst[sp.First+i] = append([]byte(nil), value[i*ghost.LeafBytes:min((i+1)*ghost.LeafBytes, len(value))]...)
+	}
+}
+
+func (t *Trace) keptLeaves(s *State, r, l int) [][]byte {
+	s.keepMu.Lock()
+	defer s.keepMu.Unlock()
+	p := place{s.rows[r].seg, s.rows[r].pos, l}
+	if len(t.kept[p]) != t.layouts[r].Len() {
+		t.kept[p] = make([][]byte, t.layouts[r].Len())
+	}
+	return t.kept[p]
+}
+
+// value hashes one value of row r.
+func (t *Trace) value(s *State, k *lanes, r, l int, v ghost.Value, index int, data []byte) {
+	k.add(t.row(r)[t.layouts[r].Span(v, index).First:], data)
+	t.keep(s, r, l, v, index, data)
+}
+
+// grain is the number of rows whose leaves are gathered together.
+func (t *Trace) grain(n int) int { return max(1, min(8, n/(2*len(t.work)))) }
+
+// attended hashes what attention left behind, before the feed-forward block
+// overwrites the residual stream.
+func (t *Trace) attended(w *kernel.Worker, s *State, l int) {
+	m := t.m
+	w.For(len(s.rows), t.grain(len(s.rows)), func(begin, end int) {
+		k := &t.work[w.ID()].lanes
+		for r := begin; r < end; r++ {
+			y := t.layouts[r]
+			part := func(b []byte, v ghost.Value) []byte { n := y.Span(v, 0).Bytes; return b[r*n:][:n] }
+			t.value(s, k, r, l, ghost.RawQuery, 0, part(t.rq, ghost.RawQuery))
+			t.value(s, k, r, l, ghost.RawKey, 0, part(t.rk, ghost.RawKey))
+			t.value(s, k, r, l, ghost.MaxScore, 0, part(t.top, ghost.MaxScore))
+			t.value(s, k, r, l, ghost.AttnOut, 0, part(t.at, ghost.AttnOut))
+			if m.postNorm {
+				t.value(s, k, r, l, ghost.OutRaw, 0, bytesOf(t.or[r*m.strideX():][:m.Dim]))
+			}
+			t.value(s, k, r, l, ghost.ResidMid, 0, bytesOf(s.x[r*m.strideX():][:m.Dim]))
+		}
+		k.done()
+	})
+}
+
+// fed hashes what the feed-forward block left behind and closes the layer.
+func (t *Trace) fed(w *kernel.Worker, s *State, l int) {
+	m := t.m
+	w.For(len(s.rows), t.grain(len(s.rows)), func(begin, end int) {
+		work := &t.work[w.ID()]
+		k := &work.lanes
+		for r := begin; r < end; r++ {
+			y := t.layouts[r]
+			n := y.Span(ghost.Hidden, 0).Bytes
+			if y.Count(ghost.RouterLogits) > 0 {
+				t.value(s, k, r, l, ghost.RouterLogits, 0, bytesOf(s.routed[r*kernel.Pad(m.Experts):][:m.Experts]))
+				for i, p := range s.pairOf[r*m.ExpertsUsed:][:m.ExpertsUsed] {
+					t.value(s, k, r, l, ghost.Hidden, i, t.hd[p*n:][:n])
+				}
+			} else {
+				t.value(s, k, r, l, ghost.Hidden, 0, t.hd[r*n:][:n])
+			}
+			if m.postNorm {
+				t.value(s, k, r, l, ghost.DownRaw, 0, bytesOf(t.dr[r*m.strideX():][:m.Dim]))
+			}
+			t.value(s, k, r, l, ghost.ResidOut, 0, bytesOf(s.x[r*m.strideX():][:m.Dim]))
+		}
+		k.done()
+		for r := begin; r < end; r++ {
+			work.nodes = append(work.nodes[:0], t.row(r)...)
+			t.layers[r*m.Layers+l] = t.fold(work.nodes)
+		}
+	})
+}
+
+// attendTraced is attendTile for tiles [begin, end), at most two, with their
+// weights hashed side by side.
+func (t *Trace) attendTraced(w *kernel.Worker, s *State, y *layer, l int, tiles []tile) {
+	m := t.m
+	work := &t.work[w.ID()]
+	e := t.g.ElemBytes()
+	group := m.Heads / m.KVHeads
+	for j, tl := range tiles {
+		a := &s.scratch[w.ID()]
+		row0 := s.firstRow(tl.seg)
+		for i := range tl.n {
+			r := row0 + (tl.first+i)/group
+			size := t.g.Layers[l].WeightsCount(s.rows[r].pos) * e
+			b := &work.weights[j*kernel.MaxQueries+i]
+			if cap(*b) < size {
+				*b = make([]byte, size, 2*size)
+			}
+			*b = (*b)[:size]
+			a.Weights[i] = *b
+		}
+		s.attendTile(w, y, l, tl)
+		clear(a.Weights[:])
+		for i := range tl.n {
+			r := row0 + (tl.first+i)/group
+			head := tl.kvHead*group + (tl.first+i)%group
+			binary.LittleEndian.PutUint32(t.top[(r*m.Heads+head)*4:], math.Float32bits(a.Top[i]))
+			t.value(s, &work.lanes, r, l, ghost.Weights, head, work.weights[j*kernel.MaxQueries+i])
+		}
+	}
+	work.lanes.done()
+}
+
+// firstRow is the row of a segment's first token.
+func (s *State) firstRow(seg int) int {
+	n := 0
+	for i := range seg {
+		n += len(s.segs[i].Tokens)
+	}
+	return n
+}
+
+// finish hashes the logits and closes the positions.
+func (t *Trace) finish(w *kernel.Worker, s *State) {
+	m := t.m
+	stride := kernel.Pad(m.Vocab)
+	if s.logitsWanted {
+		w.For(len(s.want), 1, func(begin, end int) {
+			work := &t.work[w.ID()]
+			for i := begin; i < end; i++ {
+				n := t.g.TailLeaves()
+				for len(work.nodes) < n {
+					work.nodes = append(work.nodes, merkle.Hash{})
+				}
+				work.lanes.add(work.nodes, bytesOf(s.logits[i*stride:][:m.Vocab]))
+				work.lanes.done()
+				t.tails[s.want[i]] = t.fold(work.nodes[:n])
+			}
+		})
+	}
+	w.For(len(s.rows), 8, func(begin, end int) {
+		work := &t.work[w.ID()]
+		for r := begin; r < end; r++ {
+			work.nodes = append(work.nodes[:0], t.layers[r*m.Layers:(r+1)*m.Layers]...)
+			work.nodes = append(work.nodes, t.tails[r])
+			t.roots[r] = t.fold(work.nodes)
+		}
+	})
+}
+
+// CacheRoot commits to the keys and values of the first n positions of a
+// sequence. The team must be idle.
+func (t *Trace) CacheRoot(team *kernel.Team, c *Cache, n int) merkle.Hash {
+	m := t.m
+	roots := make([]merkle.Hash, t.g.CacheRoots())
+	shape := m.shape()
+	team.Run(func(w *kernel.Worker) {
+		w.For(m.Layers*m.KVHeads, 1, func(begin, end int) {
+			work := &t.work[w.ID()]
+			work.lanes.h = t.h
+			for i := begin; i < end; i++ {
+				keys, values := cacheLeaves(shape, c, i*shape.PageBytes(), n)
+				for j, b := range [][][]byte{keys, values} {
+					hashes := make([]merkle.Hash, len(b))
+					for k := range b {
+						// A leaf here may be longer than LeafBytes: it is one leaf.
+						work.lanes.leaf(&hashes[k], b[k])
+					}
+					work.lanes.done()
+					roots[2*i+j] = t.fold(hashes)
+				}
+			}
+		})
+	})
+	return t.fold(roots)
+}
+
+// CacheLeaves returns the key rows and value columns of the first n positions
+// of one layer and key head, as the trace commits to them.
+func (m *Model) CacheLeaves(c *Cache, layer, kvHead, n int) (keys, values [][]byte) {
+	shape := m.shape()
+	return cacheLeaves(shape, c, (layer*m.KVHeads+kvHead)*shape.PageBytes(), n)
+}
+
+func cacheLeaves(shape kernel.KVShape, c *Cache, offset, n int) (keys, values [][]byte) {
+	e := 4
+	if shape.Format == arith.KVF16 {
+		e = 2
+	}
+	keys = make([][]byte, n)
+	kb := make([]byte, n*shape.KeyDim*e)
+	values = make([][]byte, shape.ValueDim)
+	vb := make([]byte, n*shape.ValueDim*e)
+	for d := range values {
+		values[d] = vb[d*n*e:][:n*e]
+	}
+	pad := kernel.Pad(shape.ValueDim)
+	for p := range n {
+		page := c.Pages[p/PagePositions][offset:]
+		slot := p % PagePositions
+		keys[p] = kb[p*shape.KeyDim*e:][:shape.KeyDim*e]
+		for d := range shape.KeyDim {
+			copy(keys[p][d*e:][:e], page[((slot/16*shape.KeyDim+d)*16+slot%16)*e:])
+		}
+		v := page[(PagePositions*shape.KeyDim+slot*pad)*e:]
+		for d := range values {
+			copy(values[d][p*e:][:e], v[d*e:])
+		}
+	}
+	return keys, values
+}
+
+// cacheBytes writes values that are already rounded in the cache's format.
+func cacheBytes(p kernel.Path, dst []byte, x []float32, kv arith.KV) {
+	if kv == arith.KVF16 {
+		p.Halves(dst, x)
+		return
+	}
+	copy(dst, bytesOf(x))
+}
