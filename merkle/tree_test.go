@@ -97,6 +97,22 @@ func (c *countingHasher) Nodes(dst, children []Hash) {
 	c.Plain.Nodes(dst, children)
 }
 
+// TestAppendWork: appending makes the nodes above new leaves and no others.
+func TestAppendWork(t *testing.T) {
+	h := &countingHasher{}
+	tree := FromLeaves(testLeaves(1<<14-2, 13), h)
+	h.nodes = 0
+	for _, want := range []int{13, 14} {
+		if err := tree.Append(Hash{}); err != nil {
+			t.Fatal(err)
+		}
+		if h.nodes != want {
+			t.Errorf("%d nodes for leaf number %d, want %d", h.nodes, tree.Len(), want)
+		}
+		h.nodes = 0
+	}
+}
+
 // TestUpdateWork: an update makes each node above a changed leaf once.
 func TestUpdateWork(t *testing.T) {
 	h := &countingHasher{}
