@@ -8,10 +8,10 @@ import (
 // Tensor is a weight tensor whose rows are committed to: leaf i of the tree is
 // row i as it stands in the GGUF file (arith.Format.RowBytes(Cols) bytes).
 type Tensor struct {
-	Name   string
+	Name   string // as in the GGUF file; no two are equal
 	Format arith.Format
 	Rows   int // of all experts together, in a mixture's stacked tensors
-	Cols   int
+	Cols   int // a multiple of the format's block
 	Root   merkle.Hash
 }
 
@@ -22,7 +22,7 @@ type Tensor struct {
 type Linear struct {
 	Tensor     int // index in Model.Tensors
 	Row0, Rows int
-	Bias       []float32
+	Bias       []float32 // nil or Rows values
 	Scale      float32
 	ScaleFirst bool
 }
@@ -35,11 +35,11 @@ type Expert struct{ Gate, Up, Down Linear }
 type Layer struct {
 	AttnNorm, FFNNorm []float32 // Dim values
 	PostAttn, PostFFN []float32 // Dim values, or nil
-	QNorm, KNorm      []float32 // per head or per row, or nil
+	QNorm, KNorm      []float32 // as Model.Norm says: nil; KeyDim values; Q.Rows and K.Rows values
 	Q, K, V, O        Linear
-	Gate, Up, Down    Linear   // of a dense block
-	Router            Linear   // of a mixture
-	Experts           []Expert // empty: dense
+	Gate, Up, Down    Linear   // of a dense block; zero in a mixture
+	Router            Linear   // of a mixture; zero in a dense block
+	Experts           []Expert // nil: dense
 	Window            int      // positions the layer sees; 0: all
 	Rope              int      // index in Model.Ropes
 }
@@ -64,7 +64,8 @@ const (
 )
 
 // Model is everything the forward pass of a model depends on: what a Ghost
-// file says. Two models with equal fields give equal answers.
+// file says. Two models with equal fields give equal answers. Check has the
+// rules that the fields keep.
 type Model struct {
 	Arithmetic int    // arith.Version
 	Arch       string // for people; the fields below decide
@@ -78,20 +79,46 @@ type Model struct {
 	Norm                                    Norm
 	Neox                                    bool    // pairs (i, i+n) rather than (2i, 2i+1)
 	AttnScale                               float32 // queries are multiplied by this
-	TempScale                               float64 // 0: none; see spec arithmetic.md §5.5
-	TempFloor                               int
+	TempScale                               float64 // 0: none; see spec arithmetic.md §6.1
+	TempFloor                               int     // 0 without TempScale
 	AttnCap, LogitCap                       float32 // 0: none
 	EmbedScale                              float32 // 1: none
-	ExpertsUsed                             int
-	ExpertNorm                              bool
-	ExpertScale                             float32
+	ExpertsUsed                             int     // 0 if no layer is a mixture
+	ExpertNorm                              bool    // false if no layer is a mixture
+	ExpertScale                             float32 // 1 if no layer is a mixture
 	Ropes                                   []arith.Rope
 	Layers                                  []Layer
-	OutputNorm                              []float32
+	OutputNorm                              []float32 // Dim values
 	Output                                  Linear
-	Embedding                               int // index in Tensors
-	Tensors                                 []Tensor
+	Embedding                               int      // index in Tensors
+	Tensors                                 []Tensor // in order of their first use, see Model.Linears
 
-	Tokenizer [32]byte // tokenizer hash
-	Template  [32]byte // SHA-256 of the chat template, zero if there is none
+	Tokenizer [32]byte // hash of the tokenizer; zero if the model has none
+	Template  [32]byte // SHA-256 of the chat template; zero if there is none
+}
+
+// Linears calls yield for every matrix of the model in the order that the
+// tensors stand in: layer by layer q, k, v, o and then gate, up, down, or the
+// router and each expert's gate, up, down; the output last. The embedding, which
+// is no matrix, is used before all of them.
+func (m *Model) Linears(yield func(*Linear) bool) {
+	for i := range m.Layers {
+		y := &m.Layers[i]
+		ls := []*Linear{&y.Q, &y.K, &y.V, &y.O}
+		if y.Experts == nil {
+			ls = append(ls, &y.Gate, &y.Up, &y.Down)
+		} else {
+			ls = append(ls, &y.Router)
+			for e := range y.Experts {
+				x := &y.Experts[e]
+				ls = append(ls, &x.Gate, &x.Up, &x.Down)
+			}
+		}
+		for _, l := range ls {
+			if !yield(l) {
+				return
+			}
+		}
+	}
+	yield(&m.Output)
 }

@@ -1,0 +1,233 @@
+package ghost
+
+import (
+	"fmt"
+
+	"github.com/geistnet/geist/arith"
+)
+
+// Version of the encoding of Ghost files.
+const Version = 1
+
+const fileMagic = "ghost\x00\x01\x00" // the last two bytes are Version
+
+// Least bytes that a thing takes, for counts.
+const (
+	tensorBytes = 4 + 4 + 4 + 4 + 32
+	linearBytes = 4 + 4 + 4 + 4 + 1
+	layerBytes  = 4 + 4 + 1 + 4*linearBytes
+	ropeBytes   = 4 + 4
+)
+
+// Encode gives the bytes of the Ghost file, docs/spec/ghost-file.md. It refuses
+// what Model.Check refuses.
+func Encode(m *Model) ([]byte, error) {
+	if err := m.Check(); err != nil {
+		return nil, fmt.Errorf("encode a Ghost file: %w", err)
+	}
+	c := codec{what: "Ghost file"}
+	c.model(m)
+	if len(c.b) > maxBytes {
+		return nil, fmt.Errorf("encode a Ghost file: it would take %d bytes; the most is %d", len(c.b), maxBytes)
+	}
+	return c.b, nil
+}
+
+// Decode reads the bytes of a Ghost file. It accepts exactly what Encode
+// gives; all else is a *FormatError. Memory is in proportion to the bytes.
+func Decode(b []byte) (*Model, error) {
+	c := codec{what: "Ghost file", reading: true, b: b}
+	if len(b) > maxBytes {
+		c.fail("it is %d bytes long; the most is %d", len(b), maxBytes)
+		return nil, c.err
+	}
+	m := &Model{}
+	c.model(m)
+	if err := c.end(); err != nil {
+		return nil, err
+	}
+	if err := m.Check(); err != nil {
+		c.fail("%v", err)
+		return nil, c.err
+	}
+	return m, nil
+}
+
+// model is the order of the bytes.
+func (c *codec) model(m *Model) {
+	c.magic(fileMagic)
+	c.int(&m.Arithmetic)
+	c.str(&m.Arch, maxNameText)
+	c.str(&m.Name, maxNameText)
+	for _, v := range []*int{&m.Dim, &m.Heads, &m.KVHeads, &m.KeyDim, &m.ValDim, &m.FF, &m.Vocab, &m.Context} {
+		c.int(v)
+	}
+	kv, gate, norm := uint8(m.KV), uint8(m.Gate), uint8(m.Norm)
+	c.u8(&kv)
+	c.u8(&gate)
+	c.u8(&norm)
+	m.KV, m.Gate, m.Norm = arith.KV(kv), Gate(gate), Norm(norm)
+	c.flag(&m.Neox)
+	c.f32(&m.Eps)
+	c.f32(&m.AttnScale)
+	c.f64(&m.TempScale)
+	c.int(&m.TempFloor)
+	c.f32(&m.AttnCap)
+	c.f32(&m.LogitCap)
+	c.f32(&m.EmbedScale)
+	c.int(&m.ExpertsUsed)
+	c.flag(&m.ExpertNorm)
+	c.f32(&m.ExpertScale)
+	c.bytes(m.Tokenizer[:])
+	c.bytes(m.Template[:])
+	if c.reading && c.err == nil {
+		// Lengths below depend on these.
+		if err := m.checkShape(); err != nil {
+			c.fail("%v", err)
+		}
+	}
+	list(c, &m.Ropes, ropeBytes, c.rope)
+	list(c, &m.Tensors, tensorBytes, c.tensor)
+	c.int(&m.Embedding)
+	rules := 0
+	c.int(&rules)
+	if rules != 0 {
+		c.fail("it has %d retrieval rules; version %d has none", rules, Version)
+	}
+	list(c, &m.Layers, layerBytes, func(y *Layer) { c.layer(m, y) })
+	c.floats(&m.OutputNorm, m.Dim)
+	c.linear(&m.Output)
+}
+
+// list is a count and as many things of at least size bytes.
+func list[T any](c *codec, s *[]T, size int, one func(*T)) {
+	n := len(*s)
+	c.count(&n, size)
+	for i := range n {
+		if c.reading {
+			if c.err != nil {
+				return
+			}
+			if i == 0 {
+				*s = nil
+			}
+			var x T
+			one(&x)
+			*s = append(*s, x)
+			continue
+		}
+		one(&(*s)[i])
+	}
+}
+
+func (c *codec) rope(r *arith.Rope) {
+	c.f32(&r.Magnitude)
+	n := len(r.Turn)
+	c.count(&n, 8)
+	if c.reading {
+		r.Turn = make([]uint64, n)
+	}
+	for i := range r.Turn {
+		c.u64(&r.Turn[i])
+	}
+}
+
+func (c *codec) tensor(t *Tensor) {
+	c.str(&t.Name, maxNameText)
+	f := uint32(t.Format)
+	c.u32(&f)
+	t.Format = arith.Format(f)
+	c.int(&t.Rows)
+	c.int(&t.Cols)
+	c.bytes(t.Root[:])
+}
+
+// Bits of a matrix.
+const (
+	hasBias    = 1 << 0
+	scaleFirst = 1 << 1
+)
+
+func (c *codec) linear(l *Linear) {
+	c.int(&l.Tensor)
+	c.int(&l.Row0)
+	c.int(&l.Rows)
+	c.f32(&l.Scale)
+	var bits uint8
+	if l.Bias != nil {
+		bits |= hasBias
+	}
+	if l.ScaleFirst {
+		bits |= scaleFirst
+	}
+	c.bits(&bits, hasBias|scaleFirst)
+	l.ScaleFirst = bits&scaleFirst != 0
+	if bits&hasBias != 0 {
+		c.floats(&l.Bias, l.Rows)
+	}
+}
+
+// bits is a byte of flags of which only those of known may be set.
+func (c *codec) bits(b *uint8, known uint8) {
+	c.u8(b)
+	if *b&^known != 0 {
+		c.fail("the flags are %#02x; known are %#02x", *b, known)
+	}
+}
+
+// Bits of a layer.
+const (
+	hasPostAttn = 1 << 0
+	hasPostFFN  = 1 << 1
+	isMixture   = 1 << 2
+)
+
+func (c *codec) layer(m *Model, y *Layer) {
+	c.int(&y.Window)
+	c.int(&y.Rope)
+	var bits uint8
+	if y.PostAttn != nil {
+		bits |= hasPostAttn
+	}
+	if y.PostFFN != nil {
+		bits |= hasPostFFN
+	}
+	if y.Experts != nil {
+		bits |= isMixture
+	}
+	c.bits(&bits, hasPostAttn|hasPostFFN|isMixture)
+	c.floats(&y.AttnNorm, m.Dim)
+	c.floats(&y.FFNNorm, m.Dim)
+	if bits&hasPostAttn != 0 {
+		c.floats(&y.PostAttn, m.Dim)
+	}
+	if bits&hasPostFFN != 0 {
+		c.floats(&y.PostFFN, m.Dim)
+	}
+	switch m.Norm {
+	case HeadNorm:
+		c.floats(&y.QNorm, m.KeyDim)
+		c.floats(&y.KNorm, m.KeyDim)
+	case RowNorm:
+		c.floats(&y.QNorm, m.Heads*m.KeyDim)
+		c.floats(&y.KNorm, m.KVHeads*m.KeyDim)
+	}
+	for _, l := range []*Linear{&y.Q, &y.K, &y.V, &y.O} {
+		c.linear(l)
+	}
+	if bits&isMixture == 0 {
+		for _, l := range []*Linear{&y.Gate, &y.Up, &y.Down} {
+			c.linear(l)
+		}
+		return
+	}
+	c.linear(&y.Router)
+	list(c, &y.Experts, 3*linearBytes, func(x *Expert) {
+		c.linear(&x.Gate)
+		c.linear(&x.Up)
+		c.linear(&x.Down)
+	})
+	if c.err == nil && len(y.Experts) == 0 {
+		c.fail("a mixture has no experts")
+	}
+}
