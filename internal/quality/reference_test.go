@@ -108,6 +108,7 @@ func readMatrix(t testing.TB, x *gguf.Tensor) *matrix {
 	t.Helper()
 	if x == nil {
 		t.Fatal("a tensor is missing")
+		return nil
 	}
 	m := &matrix{rows: x.Rows(), cols: x.Cols()}
 	n := m.rows * m.cols
