@@ -9,7 +9,8 @@ import (
 // Version of the encoding of Ghost files.
 const Version = 1
 
-const fileMagic = "ghost\x00\x01\x00" // the last two bytes are Version
+// Magic is how every Ghost file of this Version begins.
+const Magic = "ghost\x00\x01\x00"
 
 // Least bytes that a thing takes, for counts.
 const (
@@ -55,7 +56,7 @@ func Decode(b []byte) (*Model, error) {
 
 // model is the order of the bytes.
 func (c *codec) model(m *Model) {
-	c.magic(fileMagic)
+	c.magic(Magic)
 	c.int(&m.Arithmetic)
 	c.str(&m.Arch, maxNameText)
 	c.str(&m.Name, maxNameText)

@@ -368,7 +368,7 @@ func TestIDText(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(encode(f, testModel(1, false)))
 	f.Add(encode(f, testModel(2, true)))
-	f.Add([]byte(fileMagic))
+	f.Add([]byte(Magic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Decode(b)
 		if err != nil {

@@ -29,6 +29,7 @@ func (v verbs) modelsShow() *cobra.Command {
 		}
 		defer f.Close()
 		d := describe(f, m, *tensors)
+		d.Ghost = v.knownGhost(f.Path, m)
 		if *asJSON {
 			return v.out.JSON(d)
 		}
@@ -41,6 +42,7 @@ func (v verbs) modelsShow() *cobra.Command {
 type description struct {
 	*store.Model           // nil for a file outside of the store
 	Path         string    `json:"path"`
+	Ghost        string    `json:"ghost,omitempty"` // the model id, once its Ghost file was made
 	FileBytes    int64     `json:"file_bytes"`
 	GGUF         uint32    `json:"gguf_version"`
 	Arch         string    `json:"architecture"`
@@ -131,6 +133,9 @@ func (d description) print(out console.Out) error {
 		[]string{"architecture", d.Arch},
 		[]string{"parameters", strconv.FormatUint(d.Parameters, 10)},
 		[]string{"tensors", strconv.Itoa(d.Tensors)})
+	if d.Ghost != "" {
+		rows = append(rows, []string{"model id", d.Ghost})
+	}
 	for _, f := range d.Formats {
 		rows = append(rows, []string{"  " + f.Format, fmt.Sprintf("%d, %s", f.Tensors, console.Size(f.Bytes))})
 	}
