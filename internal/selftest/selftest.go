@@ -189,7 +189,8 @@ func (r *runner) tasks(round int) []task {
 			case r.o.Quick && round == 0:
 				if k == 0 {
 					add(directly[0])
-				} else if k == 1 {
+				}
+				if k == min(1, len(r.o.Threads)-1) {
 					add(byEngine[0])
 				}
 			case round == 0 && !slow:

@@ -43,11 +43,21 @@ func TestGolden(t *testing.T) {
 		}
 		return
 	}
-	report, err := Run(context.Background(), Options{Quick: true})
+	o, models := Options{Quick: true}, len(subjects())
+	if testing.Short() { // under an emulator
+		quick := map[string]bool{}
+		for _, s := range subjects() {
+			if !s.slow() || s.spec.Type == "q4_k_m" {
+				quick[s.name] = true
+			}
+		}
+		o.Threads, o.only, models = []int{2}, func(name string) bool { return quick[name] }, len(quick)
+	}
+	report, err := Run(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !report.Equal || report.Mismatches != 0 || len(report.Models) != len(subjects()) || report.Positions == 0 {
+	if !report.Equal || report.Mismatches != 0 || len(report.Models) != models || models < 10 || report.Positions == 0 {
 		t.Errorf("%+v", report)
 	}
 	for _, m := range report.Models {
@@ -157,8 +167,10 @@ func TestEveryVariantCompares(t *testing.T) {
 }
 
 func TestPositions(t *testing.T) {
-	const n = 30000
-	var told int64
+	n, told := int64(10000), int64(0)
+	if testing.Short() {
+		n = 2000
+	}
 	report, err := Run(context.Background(), Options{Positions: n, Paths: []kernel.Path{kernel.Best()}, only: onlySmall, Progress: func(done, total int64) {
 		if total < n || done < told || done > total {
 			t.Errorf("progress %d of %d after %d", done, total, told)
