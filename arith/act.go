@@ -52,3 +52,20 @@ func Quantize(x []float32, block int) (a Activations, ok bool) {
 	}
 	return a, ok
 }
+
+// Code is the code of x in a block of scale d. It lies outside [-127, 127], or
+// d does not belong to a block with x, where |x| exceeds the block's largest
+// magnitude by more than rounding.
+func Code(x, d float32) int32 {
+	if d == 0 {
+		if abs(x) < minScaled {
+			return 0
+		}
+		return 128
+	}
+	y := float32(x * (1 / d))
+	if !(abs(y) < 128) {
+		return 128
+	}
+	return int32(math.Float32bits(y+roundMagic)) - roundMagicBits
+}

@@ -59,11 +59,31 @@ type Layout struct {
 // Span returns the place of a value.
 func (y *Layout) Span(v Value, index int) Span { return y.spans[v][index] }
 
+// LeafLen is the size of a leaf.
+func (y *Layout) LeafLen(leaf int) int {
+	for _, spans := range y.spans {
+		for _, s := range spans {
+			if leaf >= s.First && leaf < s.First+s.Leaves() {
+				return min(LeafBytes, s.Bytes-(leaf-s.First)*LeafBytes)
+			}
+		}
+	}
+	return 0
+}
+
 // Count is how many values of a kind there are.
 func (y *Layout) Count(v Value) int { return len(y.spans[v]) }
 
 // Len is the number of leaves of the layer.
 func (y *Layout) Len() int { return y.n }
+
+// QueryScale is what queries at position t are multiplied by.
+func (m *Model) QueryScale(t int) float32 {
+	if m.TempScale == 0 {
+		return m.AttnScale
+	}
+	return float32(m.AttnScale * arith.LogScale(float64(t/m.TempFloor+1), m.TempScale))
+}
 
 // ElemBytes is the size of one cached key or value element.
 func (m *Model) ElemBytes() int {
@@ -144,12 +164,16 @@ func (m *Model) TailLeaves() int { return Leaves(4 * m.Vocab) }
 // and key head the tree of key rows and the tree of value columns.
 func (m *Model) CacheRoots() int { return 2 * len(m.Layers) * m.KVHeads }
 
-// TraceRoot combines the roots of a run of n positions, of which the first
-// prompt were given.
-func TraceRoot(n, prompt int, positions, cache merkle.Hash) merkle.Hash {
+// TraceRoot combines the roots of a run: of its tokens, prompt and answer, and
+// of the positions and the cache it computed for all of them but the last.
+func TraceRoot(prompt, answer []int32, positions, cache merkle.Hash) merkle.Hash {
 	b := []byte("geist/trace/1")
-	b = binary.LittleEndian.AppendUint64(b, uint64(n))
-	b = binary.LittleEndian.AppendUint64(b, uint64(prompt))
+	for _, ids := range [][]int32{prompt, answer} {
+		b = binary.LittleEndian.AppendUint64(b, uint64(len(ids)))
+		for _, id := range ids {
+			b = binary.LittleEndian.AppendUint32(b, uint32(id))
+		}
+	}
 	b = append(b, positions[:]...)
 	return merkle.HashLeaf(append(b, cache[:]...))
 }

@@ -78,8 +78,24 @@ func (t *Trace) LayerRoots(i int) (layers []merkle.Hash, tail merkle.Hash) {
 	return t.layers[i*t.m.Layers : (i+1)*t.m.Layers], t.tails[i]
 }
 
-// Kept are the leaves of a layer that Keep asked for, or nil.
-func (t *Trace) Kept(segment, pos, layer int) [][]byte { return t.kept[place{segment, pos, layer}] }
+// TakeKept returns and forgets the leaves of a layer that Keep asked for, or nil.
+func (t *Trace) TakeKept(segment, pos, layer int) [][]byte {
+	p := place{segment, pos, layer}
+	k := t.kept[p]
+	delete(t.kept, p)
+	return k
+}
+
+// TailLeaves cuts logits into the leaves of a position's tail.
+func TailLeaves(logits []float32) [][]byte {
+	b := append([]byte(nil), bytesOf(logits)...)
+	var leaves [][]byte
+	for len(b) > 0 {
+		n := min(len(b), ghost.LeafBytes)
+		leaves, b = append(leaves, b[:n:n]), b[n:]
+	}
+	return leaves
+}
 
 // lanes gathers leaves of equal length to hash them side by side.
 type lanes struct {
@@ -363,6 +379,12 @@ func (t *Trace) finish(w *kernel.Worker, s *State) {
 // CacheRoot commits to the keys and values of the first n positions of a
 // sequence. The team must be idle.
 func (t *Trace) CacheRoot(team *kernel.Team, c *Cache, n int) merkle.Hash {
+	return t.fold(t.CacheSubroots(team, c, n))
+}
+
+// CacheSubroots are the roots below CacheRoot: for each layer and key head that
+// of its key rows and that of its value columns.
+func (t *Trace) CacheSubroots(team *kernel.Team, c *Cache, n int) []merkle.Hash {
 	m := t.m
 	roots := make([]merkle.Hash, t.g.CacheRoots())
 	shape := m.shape()
@@ -384,7 +406,7 @@ func (t *Trace) CacheRoot(team *kernel.Team, c *Cache, n int) merkle.Hash {
 			}
 		})
 	})
-	return t.fold(roots)
+	return roots
 }
 
 // CacheLeaves returns the key rows and value columns of the first n positions

@@ -1,0 +1,70 @@
+package audit
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/bits"
+)
+
+// Challenge says how much of a run is drawn.
+type Challenge struct {
+	// Seed decides what is drawn. It must not be known to the provider before
+	// the trace root is signed: see Draw.
+	Seed  [32]byte
+	Cells int // (position, layer) pairs, each with one element of every relation
+	Tails int // positions whose logits are checked at the emitted token and at random ids
+	Full  int // of those, positions whose logits are opened whole and sampled again
+}
+
+// Limits on what a proof may be asked to hold.
+const (
+	MaxCells = 1024
+	MaxTails = 256
+)
+
+// Draw derives the seed from the nonce that the client committed to in its
+// request and reveals now, and the identity of the signed receipt.
+func Draw(nonce, receipt [32]byte) [32]byte {
+	b := append([]byte("geist/challenge/1"), nonce[:]...)
+	return sha256.Sum256(append(b, receipt[:]...))
+}
+
+// Check reports a challenge out of range.
+func (c Challenge) Check() error {
+	if c.Cells < 0 || c.Cells > MaxCells || c.Tails < 0 || c.Tails > MaxTails || c.Full < 0 || c.Full > c.Tails {
+		return fmt.Errorf("a challenge of %d cells, %d tails and %d full ones is out of range", c.Cells, c.Tails, c.Full)
+	}
+	return nil
+}
+
+// draw is a stream of random numbers of one purpose.
+type draw struct {
+	key  [32]byte
+	next uint64
+}
+
+func (c Challenge) stream(purpose string, index int) *draw {
+	b := append([]byte("geist/draw/1"), c.Seed[:]...)
+	b = append(b, purpose...)
+	return &draw{key: sha256.Sum256(binary.LittleEndian.AppendUint64(b, uint64(index)))}
+}
+
+// below returns a number in [0, n), n > 0, each as likely.
+func (d *draw) below(n int) int {
+	for {
+		h := sha256.Sum256(binary.LittleEndian.AppendUint64(d.key[:], d.next))
+		d.next++
+		hi, lo := bits.Mul64(binary.LittleEndian.Uint64(h[:]), uint64(n))
+		// Lemire's method: reject the few values that would favour some results.
+		if lo >= uint64(n) || lo >= -uint64(n)%uint64(n) {
+			return int(hi)
+		}
+	}
+}
+
+// Bound is the probability that an accepted proof misses a run in which a share
+// g of all cells holds a relation that is wrong in a share q of its elements:
+// (1 − g·q)^cells.
+func Bound(cells int, g, q float64) float64 { return math.Pow(1-g*q, float64(cells)) }

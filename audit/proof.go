@@ -1,0 +1,416 @@
+package audit
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/merkle"
+)
+
+// A proof is a magic, the opened items in the order in which the checks first
+// ask for them, and then the hashes of one multiproof per tree. All lengths and
+// indices follow from the run and the challenge, so it holds neither
+// (docs/spec/audit.md §4).
+const proofMagic = "geist proof 1\n"
+
+// MaxProofBytes bounds what Verify reads.
+const MaxProofBytes = 256 << 20
+
+// items are the opened values of one proof, by tree.
+type items struct {
+	leaves  map[[2]int]map[uint64][]byte // (position, layer)
+	tails   map[int]map[uint64][]byte    // position
+	keys    map[[2]int]map[uint64][]byte // (layer, key head): positions
+	columns map[[2]int]map[uint64][]byte // (layer, key head): dimensions
+	rows    map[int]map[uint64][]byte    // tensor
+}
+
+func newItems() *items {
+	return &items{map[[2]int]map[uint64][]byte{}, map[int]map[uint64][]byte{}, map[[2]int]map[uint64][]byte{}, map[[2]int]map[uint64][]byte{}, map[int]map[uint64][]byte{}}
+}
+
+func get[K comparable](m map[K]map[uint64][]byte, k K, i int, open func() ([]byte, error)) ([]byte, error) {
+	if b, ok := m[k][uint64(i)]; ok {
+		return b, nil
+	}
+	b, err := open()
+	if err != nil {
+		return nil, err
+	}
+	if m[k] == nil {
+		m[k] = map[uint64][]byte{}
+	}
+	m[k][uint64(i)] = b
+	return b, nil
+}
+
+// stream is a Source that opens each item once, with the length it must have.
+type stream struct {
+	c    *checker
+	seen *items
+	next func(n int, open func() ([]byte, error)) ([]byte, error)
+	full Source // the prover's; nil for the verifier
+}
+
+func (s *stream) Leaf(t, l, i int) ([]byte, error) {
+	y := s.c.layout(t, l)
+	n := ghost.LeafBytes
+	// The last leaf of a value may be shorter.
+	if left := y.LeafLen(i); left < n {
+		n = left
+	}
+	return get(s.seen.leaves, [2]int{t, l}, i, func() ([]byte, error) {
+		return s.next(n, func() ([]byte, error) { return s.full.Leaf(t, l, i) })
+	})
+}
+
+func (s *stream) Tail(t, i int) ([]byte, error) {
+	n := min(ghost.LeafBytes, 4*s.c.Model.Vocab-i*ghost.LeafBytes)
+	return get(s.seen.tails, t, i, func() ([]byte, error) {
+		return s.next(n, func() ([]byte, error) { return s.full.Tail(t, i) })
+	})
+}
+
+func (s *stream) Key(l, g, t int) ([]byte, error) {
+	return get(s.seen.keys, [2]int{l, g}, t, func() ([]byte, error) {
+		return s.next(s.c.Model.KeyDim*s.c.Model.ElemBytes(), func() ([]byte, error) { return s.full.Key(l, g, t) })
+	})
+}
+
+func (s *stream) Column(l, g, d int) ([]byte, error) {
+	return get(s.seen.columns, [2]int{l, g}, d, func() ([]byte, error) {
+		return s.next(s.c.Positions()*s.c.Model.ElemBytes(), func() ([]byte, error) { return s.full.Column(l, g, d) })
+	})
+}
+
+func (s *stream) Row(tensor, row int) ([]byte, error) {
+	x := &s.c.Model.Tensors[tensor]
+	return get(s.seen.rows, tensor, row, func() ([]byte, error) {
+		return s.next(x.Format.RowBytes(x.Cols), func() ([]byte, error) { return s.full.Row(tensor, row) })
+	})
+}
+
+// Report is what an accepted proof shows.
+type Report struct {
+	Positions, Layers int
+	Challenge         Challenge
+	Counts            Counts
+	ProofBytes        int
+	RowBytes          int // of them weights, which are public and the same for everybody
+}
+
+// Verify checks a proof against a run and a challenge. The error is a *Failure
+// where a relation does not hold.
+func Verify(run *Run, ch Challenge, proof []byte) (*Report, error) {
+	if err := run.Check(); err != nil {
+		return nil, err
+	}
+	if err := ch.Check(); err != nil {
+		return nil, err
+	}
+	if len(proof) > MaxProofBytes || len(proof) < len(proofMagic) || string(proof[:len(proofMagic)]) != proofMagic {
+		return nil, fmt.Errorf("%d bytes are not a proof", len(proof))
+	}
+	rest := proof[len(proofMagic):]
+	c := &checker{Run: run, layouts: map[[2]int]*ghost.Layout{}}
+	s := &stream{c: c, seen: newItems()}
+	s.next = func(n int, _ func() ([]byte, error)) ([]byte, error) {
+		if n > len(rest) {
+			return nil, fmt.Errorf("the proof ends %d bytes too early", n-len(rest))
+		}
+		b := rest[:n:n]
+		rest = rest[n:]
+		return b, nil
+	}
+	c.src = s
+	if err := c.all(ch); err != nil {
+		return nil, err
+	}
+	if len(rest)%len(merkle.Hash{}) != 0 {
+		return nil, fmt.Errorf("the proof ends with %d bytes that are no hashes", len(rest))
+	}
+	hashes := make([]merkle.Hash, len(rest)/len(merkle.Hash{}))
+	for i := range hashes {
+		copy(hashes[i][:], rest[i*len(merkle.Hash{}):])
+	}
+	left, err := s.seen.authenticate(c, hashes)
+	if err != nil {
+		return nil, err
+	}
+	if left != 0 {
+		return nil, fmt.Errorf("the proof has %d hashes too many", left)
+	}
+	r := &Report{Positions: run.Positions(), Layers: len(run.Model.Layers), Challenge: ch, Counts: c.counts, ProofBytes: len(proof)}
+	for _, m := range s.seen.rows {
+		for _, b := range m {
+			r.RowBytes += len(b)
+		}
+	}
+	return r, nil
+}
+
+// authenticate folds everything opened up to the roots and compares them. It
+// returns how many hashes are left.
+func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err error) {
+	m := c.Model
+	fold := func(n int, indices []uint64, leaves []merkle.Hash, what string) (merkle.Hash, error) {
+		k, err := merkle.ProofLen(uint64(n), indices)
+		if err != nil {
+			return merkle.Hash{}, fmt.Errorf("%s: %w", what, err)
+		}
+		if k > len(hashes) {
+			return merkle.Hash{}, fmt.Errorf("%s: the proof has %d hashes too few", what, k-len(hashes))
+		}
+		r, err := merkle.RootOf(uint64(n), indices, leaves, hashes[:k])
+		hashes = hashes[k:]
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", what, err)
+		}
+		return r, nil
+	}
+	open := func(n int, of map[uint64][]byte, what string) (merkle.Hash, error) {
+		indices := slices.Sorted(maps.Keys(of))
+		leaves := make([]merkle.Hash, len(indices))
+		for i, x := range indices {
+			leaves[i] = merkle.HashLeaf(of[x])
+		}
+		return fold(n, indices, leaves, what)
+	}
+
+	// Layers and tails, then positions, then all positions.
+	layers := map[int]map[uint64]merkle.Hash{}
+	set := func(t, i int, h merkle.Hash) {
+		if layers[t] == nil {
+			layers[t] = map[uint64]merkle.Hash{}
+		}
+		layers[t][uint64(i)] = h
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(it.leaves), pairs) {
+		h, err := open(c.layout(k[0], k[1]).Len(), it.leaves[k], fmt.Sprintf("position %d, layer %d", k[0], k[1]))
+		if err != nil {
+			return 0, err
+		}
+		set(k[0], k[1], h)
+	}
+	for _, t := range slices.Sorted(maps.Keys(it.tails)) {
+		h, err := open(m.TailLeaves(), it.tails[t], fmt.Sprintf("logits of position %d", t))
+		if err != nil {
+			return 0, err
+		}
+		set(t, len(m.Layers), h)
+	}
+	positions := map[uint64]merkle.Hash{}
+	for _, t := range slices.Sorted(maps.Keys(layers)) {
+		indices, leaves := unzip(layers[t])
+		h, err := fold(len(m.Layers)+1, indices, leaves, fmt.Sprintf("position %d", t))
+		if err != nil {
+			return 0, err
+		}
+		positions[uint64(t)] = h
+	}
+	top, err := rootOr(positions, func(i []uint64, h []merkle.Hash) (merkle.Hash, error) {
+		return fold(c.Positions(), i, h, "positions")
+	}, &hashes)
+	if err != nil {
+		return 0, err
+	}
+
+	// The cache.
+	sub := map[uint64]merkle.Hash{}
+	for j, trees := range []map[[2]int]map[uint64][]byte{it.keys, it.columns} {
+		for _, k := range slices.SortedFunc(maps.Keys(trees), pairs) {
+			n := c.Positions()
+			if j == 1 {
+				n = m.ValDim
+			}
+			h, err := open(n, trees[k], fmt.Sprintf("cache of layer %d, head %d", k[0], k[1]))
+			if err != nil {
+				return 0, err
+			}
+			sub[uint64(2*(k[0]*m.KVHeads+k[1])+j)] = h
+		}
+	}
+	cache, err := rootOr(sub, func(i []uint64, h []merkle.Hash) (merkle.Hash, error) {
+		return fold(m.CacheRoots(), i, h, "cache")
+	}, &hashes)
+	if err != nil {
+		return 0, err
+	}
+	if ghost.TraceRoot(c.Prompt, c.Answer, top, cache) != c.Trace {
+		return 0, fail(-1, -1, "trace root", "the opened values are not those that were signed")
+	}
+
+	// Weights.
+	for _, t := range slices.Sorted(maps.Keys(it.rows)) {
+		x := &m.Tensors[t]
+		h, err := open(x.Rows, it.rows[t], fmt.Sprintf("tensor %q", x.Name))
+		if err != nil {
+			return 0, err
+		}
+		if h != x.Root {
+			return 0, fail(-1, -1, "weights", "rows of tensor %q are not those of the Ghost file", x.Name)
+		}
+	}
+	return len(hashes), nil
+}
+
+// rootOr folds a tree of which something was opened, or takes its root from the
+// proof.
+func rootOr(of map[uint64]merkle.Hash, fold func([]uint64, []merkle.Hash) (merkle.Hash, error), hashes *[]merkle.Hash) (merkle.Hash, error) {
+	if len(of) > 0 {
+		return fold(unzip(of))
+	}
+	if len(*hashes) == 0 {
+		return merkle.Hash{}, fmt.Errorf("the proof has a hash too few")
+	}
+	h := (*hashes)[0]
+	*hashes = (*hashes)[1:]
+	return h, nil
+}
+
+func unzip(m map[uint64]merkle.Hash) (keys []uint64, values []merkle.Hash) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		keys, values = append(keys, k), append(values, m[k])
+	}
+	return keys, values
+}
+
+func pairs(a, b [2]int) int { return cmp.Or(a[0]-b[0], a[1]-b[1]) }
+
+// Prover has everything a run committed to.
+type Prover interface {
+	Source
+	LeafHashes(t, layer int) ([]merkle.Hash, error) // of a layer at a position
+	LayerRoots(t int) ([]merkle.Hash, error)        // and, last, the tail's
+	TailHashes(t int) ([]merkle.Hash, error)
+	PositionRoots() ([]merkle.Hash, error)
+	KeyHashes(layer, head int) ([]merkle.Hash, error)
+	ColumnHashes(layer, head int) ([]merkle.Hash, error)
+	CacheRoots() ([]merkle.Hash, error)
+	RowTree(tensor int) (*merkle.Tree, error)
+}
+
+// Prove makes the proof that answers a challenge. If one of the checks fails on
+// the prover's own values, the error says which, and the proof up to it is
+// returned too: Verify will fail in the same place.
+func Prove(run *Run, ch Challenge, p Prover) ([]byte, error) {
+	if err := run.Check(); err != nil {
+		return nil, err
+	}
+	if err := ch.Check(); err != nil {
+		return nil, err
+	}
+	out := []byte(proofMagic)
+	c := &checker{Run: run, layouts: map[[2]int]*ghost.Layout{}}
+	s := &stream{c: c, seen: newItems(), full: p}
+	s.next = func(n int, open func() ([]byte, error)) ([]byte, error) {
+		b, err := open()
+		if err != nil {
+			return nil, err
+		}
+		if len(b) != n {
+			return nil, fmt.Errorf("an item has %d bytes instead of %d", len(b), n)
+		}
+		out = append(out, b...)
+		return b, nil
+	}
+	c.src = s
+	if err := c.all(ch); err != nil {
+		return out, err
+	}
+	hashes, err := s.seen.siblings(c, p)
+	for _, h := range hashes {
+		out = append(out, h[:]...)
+	}
+	return out, err
+}
+
+// siblings collects the multiproofs in the order in which authenticate reads
+// them.
+func (it *items) siblings(c *checker, p Prover) (out []merkle.Hash, err error) {
+	m := c.Model
+	prove := func(hashes []merkle.Hash, err error) func(indices []uint64) error {
+		return func(indices []uint64) error {
+			if err != nil {
+				return err
+			}
+			hs, err := merkle.FromLeaves(hashes, merkle.Plain{}).Prove(indices)
+			out = append(out, hs...)
+			return err
+		}
+	}
+	touched := map[int]map[uint64]bool{}
+	touch := func(t, l int) {
+		if touched[t] == nil {
+			touched[t] = map[uint64]bool{}
+		}
+		touched[t][uint64(l)] = true
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(it.leaves), pairs) {
+		if err := prove(p.LeafHashes(k[0], k[1]))(slices.Sorted(maps.Keys(it.leaves[k]))); err != nil {
+			return nil, err
+		}
+		touch(k[0], k[1])
+	}
+	for _, t := range slices.Sorted(maps.Keys(it.tails)) {
+		if err := prove(p.TailHashes(t))(slices.Sorted(maps.Keys(it.tails[t]))); err != nil {
+			return nil, err
+		}
+		touch(t, len(m.Layers))
+	}
+	var positions []uint64
+	for _, t := range slices.Sorted(maps.Keys(touched)) {
+		if err := prove(p.LayerRoots(t))(slices.Sorted(maps.Keys(touched[t]))); err != nil {
+			return nil, err
+		}
+		positions = append(positions, uint64(t))
+	}
+	whole := func(hashes []merkle.Hash, err error, indices []uint64) error {
+		if err != nil {
+			return err
+		}
+		if len(indices) > 0 {
+			return prove(hashes, nil)(indices)
+		}
+		r, err := merkle.FromLeaves(hashes, merkle.Plain{}).Root()
+		out = append(out, r)
+		return err
+	}
+	roots, err := p.PositionRoots()
+	if err := whole(roots, err, positions); err != nil {
+		return nil, err
+	}
+	var sub []uint64
+	for j, trees := range []map[[2]int]map[uint64][]byte{it.keys, it.columns} {
+		for _, k := range slices.SortedFunc(maps.Keys(trees), pairs) {
+			of := p.KeyHashes
+			if j == 1 {
+				of = p.ColumnHashes
+			}
+			if err := prove(of(k[0], k[1]))(slices.Sorted(maps.Keys(trees[k]))); err != nil {
+				return nil, err
+			}
+			sub = append(sub, uint64(2*(k[0]*m.KVHeads+k[1])+j))
+		}
+	}
+	slices.Sort(sub)
+	roots, err = p.CacheRoots()
+	if err := whole(roots, err, sub); err != nil {
+		return nil, err
+	}
+	for _, t := range slices.Sorted(maps.Keys(it.rows)) {
+		tree, err := p.RowTree(t)
+		if err != nil {
+			return nil, err
+		}
+		hs, err := tree.Prove(slices.Sorted(maps.Keys(it.rows[t])))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, hs...)
+	}
+	return out, nil
+}
