@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/arena"
 	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/model"
@@ -20,6 +21,9 @@ type Options struct {
 	Batch    int   // tokens in one pass; 0: 512
 	KVBytes  int64 // memory of the KV cache; 0: four sessions of full length
 	NoReuse  bool  // do not share equal prefixes
+	// Trace, the model's description, makes the engine commit to every run:
+	// Result.Trace. It costs a few percent of a prefill.
+	Trace *ghost.Model
 }
 
 func (o *Options) fill(m *model.Model) error {
@@ -82,6 +86,7 @@ type Engine struct {
 	team  *kernel.Team
 	opt   Options
 	state *model.State
+	trace *model.Trace // nil: none
 	pool  *pool
 	kv    *arena.Arena // memory of the pool's pages
 
@@ -125,6 +130,10 @@ func New(m *model.Model, tok *tokenizer.Tokenizer, team *kernel.Team, o Options)
 		return page, nil
 	})
 	e.state = m.NewState(team, o.Batch)
+	if o.Trace != nil {
+		e.trace = e.state.NewTrace(o.Trace)
+		e.state.Watch(e.trace)
+	}
 	e.wake = sync.NewCond(&e.mu)
 	go e.schedule()
 	return e, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/geistnet/geist/internal/model"
+	"github.com/geistnet/geist/merkle"
 )
 
 // prefix identifies a full page together with all that precede it: the hash of
@@ -30,7 +31,8 @@ type page struct {
 	users      int
 	key        prefix
 	kept       bool
-	prev, next *page // in the list of kept pages without users, oldest first
+	roots      []merkle.Hash // of its positions' traces, without logits
+	prev, next *page         // in the list of kept pages without users, oldest first
 }
 
 // pool owns all pages. It belongs to the scheduler goroutine.
@@ -75,7 +77,7 @@ func (p *pool) take() (*page, error) {
 	if g := p.idle.next; g != &p.idle {
 		p.unlink(g)
 		delete(p.byKey, g.key)
-		g.kept, g.users = false, 1
+		g.kept, g.users, g.roots = false, 1, nil
 		return g, nil
 	}
 	return nil, nil
@@ -110,6 +112,7 @@ func (p *pool) drop(g *page) {
 		return
 	}
 	if !g.kept {
+		g.roots = nil
 		p.free = append(p.free, g)
 		return
 	}

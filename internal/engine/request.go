@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/merkle"
 )
 
 // Request asks for an answer to a prompt of token ids.
@@ -70,6 +71,10 @@ type Result struct {
 	CachedTokens int // of the prompt, found in the cache
 	Tokens       int
 	Err          error // with FinishError and FinishCancelled
+	// Trace is the trace root of the run, if the engine makes traces and the
+	// answer has a token. Answer are the tokens it covers.
+	Trace  merkle.Hash
+	Answer []int32
 }
 
 // ErrContext is wrapped by errors about prompts that do not fit: shorten the

@@ -3,7 +3,9 @@ package engine
 import (
 	"fmt"
 
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/model"
+	"github.com/geistnet/geist/merkle"
 )
 
 // schedule is the engine's loop: admit, run one pass, hand out tokens.
@@ -23,6 +25,13 @@ func (e *Engine) schedule() {
 			// A value that was not finite voids the pass. Which session it came
 			// from is found by running each alone.
 			logits = e.isolate()
+		} else if e.trace != nil {
+			row := 0
+			for i, s := range e.order {
+				n := len(e.segs[i].Tokens)
+				s.traced(e.trace, e.segs[i].Start, n, row)
+				row += n
+			}
 		}
 		e.deliver(logits)
 	}
@@ -187,6 +196,8 @@ func (e *Engine) isolate() [][]float32 {
 		out, err := e.state.Forward(e.segs[i : i+1])
 		if err != nil {
 			e.end(s, FinishError, err)
+		} else if e.trace != nil {
+			s.traced(e.trace, e.segs[i].Start, len(e.segs[i].Tokens), 0)
 		}
 		if e.segs[i].Logits != model.None {
 			var copied []float32
@@ -237,7 +248,11 @@ func (e *Engine) deliver(logits [][]float32) {
 
 // emit chooses a session's next token and sends it, or ends the session.
 func (e *Engine) emit(s *session, logits []float32) {
-	t := s.choose(logits)
+	t, err := s.choose(logits)
+	if err != nil {
+		e.end(s, FinishError, err)
+		return
+	}
 	end := e.tok != nil && !s.req.IgnoreEnd && e.tok.IsEOG(t.ID)
 	s.history = append(s.history, t.ID)
 	s.out++
@@ -271,8 +286,24 @@ func (e *Engine) end(s *session, f Finish, err error) {
 	}
 	s.ended = true
 	s.stop()
+	r := Result{Finish: f, PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, Tokens: s.out, Err: err}
+	if e.trace != nil && s.out > 0 {
+		r.Answer = append([]int32(nil), s.history[len(s.req.Prompt):]...)
+		r.Trace = e.root(s)
+	}
 	s.release(e.pool)
-	s.answer.end(Result{Finish: f, PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, Tokens: s.out, Err: err})
+	s.answer.end(r)
+}
+
+// root is the trace root of an answer. All positions but the last token's are
+// computed, unless the session was waiting to compute them again.
+func (e *Engine) root(s *session) merkle.Hash {
+	n := len(s.history) - 1
+	if s.done < n || len(s.roots) < n {
+		return merkle.Hash{}
+	}
+	positions := e.trace.Fold(append([]merkle.Hash(nil), s.roots[:n]...))
+	return ghost.TraceRoot(s.req.Prompt, s.history[len(s.req.Prompt):], positions, e.trace.CacheRoot(e.team, &s.cache, n))
 }
 
 // publish updates the snapshot.

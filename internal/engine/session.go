@@ -2,11 +2,14 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/internal/model"
 	"github.com/geistnet/geist/internal/tokenizer"
+	"github.com/geistnet/geist/merkle"
 )
 
 // session is one answer under way; the scheduler owns it.
@@ -22,7 +25,9 @@ type session struct {
 	done    int     // positions in the cache
 	pages   []*page
 	cache   model.Cache
-	keys    []prefix // of the full pages of history
+	keys    []prefix      // of the full pages of history
+	roots   []merkle.Hash // of the computed positions' traces
+	plain   []merkle.Hash // the same without logits
 	sampler arith.Sampler
 	stream  *tokenizer.Stream
 	allowed []uint64
@@ -55,8 +60,24 @@ func (s *session) attach(p *pool) {
 		}
 		s.pages = append(s.pages, g)
 		s.cache.Pages = append(s.cache.Pages, g.mem)
+		if at := (len(s.pages) - 1) * model.PagePositions; g.roots != nil && len(s.roots) == at {
+			s.roots = append(s.roots, g.roots...)
+			s.plain = append(s.plain, g.roots...)
+		}
 	}
 	s.done = len(s.pages) * model.PagePositions
+}
+
+// traced notes the roots of positions [start, start+n) after a pass in which
+// they are the rows from row on. What is known already stays: a session that
+// was set aside computes positions again, without their logits.
+func (s *session) traced(t *model.Trace, start, n, row int) {
+	for i := range n {
+		if pos := start + i; pos == len(s.roots) {
+			s.roots = append(s.roots, t.Root(row+i))
+			s.plain = append(s.plain, t.PlainRoot(row+i))
+		}
+	}
 }
 
 // reserve makes sure that positions up to end have pages. It reports false if
@@ -76,6 +97,9 @@ func (s *session) reserve(p *pool, end int) (bool, error) {
 // advance notes that positions up to end are computed and offers full pages.
 func (s *session) advance(p *pool, end int) {
 	for i := s.done / model.PagePositions; (i+1)*model.PagePositions <= end && p.reuse; i++ {
+		if at := i * model.PagePositions; len(s.plain) >= at+model.PagePositions && s.pages[i].roots == nil {
+			s.pages[i].roots = append([]merkle.Hash(nil), s.plain[at:at+model.PagePositions]...)
+		}
 		p.keep(s.pages[i], s.key(i))
 	}
 	s.done = end
@@ -89,8 +113,8 @@ func (s *session) release(p *pool) {
 	s.pages, s.cache.Pages, s.done = nil, nil, 0
 }
 
-// choose samples the next token from logits.
-func (s *session) choose(logits []float32) Token {
+// choose samples the next token from logits. It fails where a grammar allows no token at all.
+func (s *session) choose(logits []float32) (Token, error) {
 	t := Token{}
 	var top, sum float32
 	probs := s.req.TopLogProbs >= 0
@@ -106,6 +130,9 @@ func (s *session) choose(logits []float32) Token {
 		}
 		allowed = s.allowed
 		s.req.Constraint.Allowed(allowed)
+		if !slices.ContainsFunc(allowed, func(w uint64) bool { return w != 0 }) {
+			return t, errors.New("the grammar allows no token of this vocabulary; the model's tokens cannot write such an answer")
+		}
 	}
 	var raw []float32
 	if probs {
@@ -115,7 +142,7 @@ func (s *session) choose(logits []float32) Token {
 	if probs {
 		t.LogProb = float64(raw[t.ID]-top) - arith.Log(float64(sum))
 	}
-	return t
+	return t, nil
 }
 
 // largest returns the n most probable tokens, ties to the lower id.

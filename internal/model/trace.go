@@ -23,6 +23,7 @@ type Trace struct {
 
 	kept    map[place][][]byte
 	roots   []merkle.Hash // of the last pass's positions
+	plain   []merkle.Hash // the same without logits
 	layers  []merkle.Hash // [row][layer]
 	tails   []merkle.Hash // [row]
 	leaves  []merkle.Hash // [row][width] of the current layer
@@ -71,6 +72,9 @@ func (s *State) Watch(t *Trace) { s.trace = t }
 // Root is the root of the i-th position of the last pass, counted over all
 // segments.
 func (t *Trace) Root(i int) merkle.Hash { return t.roots[i] }
+
+// PlainRoot is what Root would be if no logits had been computed.
+func (t *Trace) PlainRoot(i int) merkle.Hash { return t.plain[i] }
 
 // LayerRoots are the roots of the layers of the i-th position of the last
 // pass, and of its tail.
@@ -156,7 +160,9 @@ func (l *lanes) done() {
 	}
 }
 
-// fold replaces hashes by their tree's root, in place.
+// Fold computes the root of a tree from its leaf hashes, which it overwrites.
+func (t *Trace) Fold(h []merkle.Hash) merkle.Hash { return t.fold(h) }
+
 func (t *Trace) fold(h []merkle.Hash) merkle.Hash {
 	for n := len(h); n > 1; n = n/2 + n%2 {
 		last := h[n-1]
@@ -189,9 +195,9 @@ var littleEndian = func() bool {
 // begin prepares for a pass.
 func (t *Trace) begin(s *State) {
 	if cap(t.roots) < len(s.rows) {
-		t.roots = make([]merkle.Hash, s.most)
+		t.roots, t.plain = make([]merkle.Hash, s.most), make([]merkle.Hash, s.most)
 	}
-	t.roots = t.roots[:len(s.rows)]
+	t.roots, t.plain = t.roots[:len(s.rows)], t.plain[:len(s.rows)]
 	clear(t.tails)
 	for i := range t.work {
 		t.work[i].lanes.h = t.h
@@ -369,9 +375,16 @@ func (t *Trace) finish(w *kernel.Worker, s *State) {
 	w.For(len(s.rows), 8, func(begin, end int) {
 		work := &t.work[w.ID()]
 		for r := begin; r < end; r++ {
-			work.nodes = append(work.nodes[:0], t.layers[r*m.Layers:(r+1)*m.Layers]...)
-			work.nodes = append(work.nodes, t.tails[r])
-			t.roots[r] = t.fold(work.nodes)
+			with := func(tail merkle.Hash) merkle.Hash {
+				work.nodes = append(work.nodes[:0], t.layers[r*m.Layers:(r+1)*m.Layers]...)
+				work.nodes = append(work.nodes, tail)
+				return t.fold(work.nodes)
+			}
+			t.plain[r] = with(merkle.Hash{})
+			t.roots[r] = t.plain[r]
+			if t.tails[r] != (merkle.Hash{}) {
+				t.roots[r] = with(t.tails[r])
+			}
 		}
 	})
 }
