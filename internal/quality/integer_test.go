@@ -19,7 +19,7 @@ func TestIntegerSums(t *testing.T) {
 	windows := readWindows(t, f, textBytes(t, 2000))
 	exact := readReference(t, f)
 	base := logProbs(func(w []int32) [][]float64 { return exact.logits(scheme{}, w) }, windows)
-	for _, to := range []arith.Format{arith.Q8_0, arith.Q4_0} {
+	for _, to := range formats() {
 		g := requantised(t, f, to)
 		r := readReference(t, g)
 		show := func(name string, x figures) figures {

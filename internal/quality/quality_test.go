@@ -163,6 +163,15 @@ func textBytes(t testing.TB, def int) int {
 	return n
 }
 
+// formats are those measured: Q4_0 only where GEIST_QUALITY_BYTES asks for
+// more than the usual.
+func formats() []arith.Format {
+	if os.Getenv("GEIST_QUALITY_BYTES") == "" {
+		return []arith.Format{arith.Q8_0}
+	}
+	return []arith.Format{arith.Q8_0, arith.Q4_0}
+}
+
 // corpusBytes is the text that the figures below are for; GEIST_QUALITY_BYTES
 // set to it makes TestReference compute them.
 const corpusBytes = 200000
@@ -225,7 +234,7 @@ func TestReference(t *testing.T) {
 	if math.Abs(f32.ppl-f64.ppl) > 1e-4*f64.ppl || f32.kl > 1e-8 {
 		t.Errorf("F32: perplexity %.7f in canonical arithmetic, %.7f in float64; divergence %g", f32.ppl, f64.ppl, f32.kl)
 	}
-	for _, to := range []arith.Format{arith.Q8_0, arith.Q4_0} {
+	for _, to := range formats() {
 		g := requantised(t, f, to)
 		r := readReference(t, g)
 		name := to.String() + ", "
