@@ -155,7 +155,19 @@ func Dot(f Format, row []byte, a Activations) float32 {
 			acc += float32(BF16ToF32(binary.LittleEndian.Uint16(row[2*i:])) * x)
 		}
 		return acc
+	case Q8_0:
+		return dotQ8_0(row, a)
+	case Q4_0:
+		return dotQ4_0(row, a)
+	case Q4_K:
+		return dotQ4_K(row, a)
 	}
+	return dotBlocks(f, row, a)
+}
+
+// dotBlocks is Dot for every format in blocks.
+func dotBlocks(f Format, row []byte, a Activations) float32 {
+	var acc float32
 	var k block
 	n, size := f.BlockLen(), f.BlockBytes()
 	for b := range a.D {

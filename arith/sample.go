@@ -91,14 +91,14 @@ func (a *Sampler) Sample(logits []float32, s *Sampling, history []int32, index u
 			top = max(top, l)
 		}
 	}
-	if s.TopK > 0 && s.TopK < len(a.c) {
-		byLogit(a.c)
-		a.c = a.c[:s.TopK]
+	all := a.c
+	if s.TopK > 0 && s.TopK < len(all) {
+		all = largest(all, s.TopK, byLogit)
 	}
 	least := uint64(float64(s.MinP) * (1 << 32))
-	kept := a.c[:0]
+	kept := all[:0]
 	var total uint64
-	for _, c := range a.c {
+	for _, c := range all {
 		// The largest has e⁰ = 1, so weights lie in [0, 2³²].
 		c.w = uint64(float64(Exp(c.l-top)) * (1 << 32))
 		if c.w > 0 && c.w >= least {
@@ -107,25 +107,15 @@ func (a *Sampler) Sample(logits []float32, s *Sampling, history []int32, index u
 		}
 	}
 	if s.TopP > 0 && s.TopP < 1 {
-		slices.SortFunc(kept, func(x, y candidate) int {
-			if x.w != y.w {
-				if x.w > y.w {
-					return -1
-				}
-				return 1
-			}
-			return int(x.id) - int(y.id)
-		})
 		share := uint64(float64(s.TopP) * (1 << 32))
 		wantHi, wantLo := bits.Mul64(share, total)
 		var sum uint64
-		for i, c := range kept {
+		kept = descending(kept, byWeight, func(c candidate) bool {
 			sum += c.w
-			if hi, lo := sum>>32, sum<<32; hi > wantHi || hi == wantHi && lo >= wantLo {
-				kept, total = kept[:i+1], sum
-				break
-			}
-		}
+			hi, lo := sum>>32, sum<<32
+			return hi < wantHi || hi == wantHi && lo < wantLo
+		})
+		total = sum
 	}
 	slices.SortFunc(kept, func(x, y candidate) int { return int(x.id) - int(y.id) })
 	target, _ := bits.Mul64(Random(s.Seed, index), total)
@@ -138,17 +128,50 @@ func (a *Sampler) Sample(logits []float32, s *Sampling, history []int32, index u
 	panic("arith: internal error: weights do not add up")
 }
 
-// byLogit sorts by descending logit, ties by ascending id.
-func byLogit(c []candidate) {
-	slices.SortFunc(c, func(x, y candidate) int {
-		switch {
-		case x.l > y.l:
-			return -1
-		case x.l < y.l:
-			return 1
+// byLogit orders by descending logit, ties by ascending id.
+func byLogit(x, y candidate) bool { return x.l > y.l || x.l == y.l && x.id < y.id }
+
+// byWeight orders by descending weight, ties by ascending id.
+func byWeight(x, y candidate) bool { return x.w > y.w || x.w == y.w && x.id < y.id }
+
+// descending returns the first candidates of an order, up to and with the first
+// for which more is false, in any arrangement and in c's memory. No two are
+// equal in the order. A heap does this without sorting all of a vocabulary for
+// the few that are kept.
+func descending(c []candidate, before func(x, y candidate) bool, more func(candidate) bool) []candidate {
+	sift := func(h []candidate, i int) {
+		for {
+			k := 2*i + 1
+			if k >= len(h) {
+				return
+			}
+			if k+1 < len(h) && before(h[k+1], h[k]) {
+				k++
+			}
+			if !before(h[k], h[i]) {
+				return
+			}
+			h[i], h[k] = h[k], h[i]
+			i = k
 		}
-		return int(x.id) - int(y.id)
-	})
+	}
+	for i := len(c)/2 - 1; i >= 0; i-- {
+		sift(c, i)
+	}
+	for n := len(c); n > 0; {
+		n--
+		c[0], c[n] = c[n], c[0] // the taken ones gather at the end
+		if !more(c[n]) {
+			return c[n:]
+		}
+		sift(c[:n], 0)
+	}
+	return c
+}
+
+// largest returns the first n candidates of an order, 0 < n ≤ len(c).
+func largest(c []candidate, n int, before func(x, y candidate) bool) []candidate {
+	return descending(c, before, func(candidate) bool { n--; return n > 0 })
 }
 
 func (a *Sampler) adjust(logits []float32, s *Sampling, history []int32) {
