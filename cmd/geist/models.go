@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -43,8 +44,14 @@ func (e *env) openModel(ref string) (*gguf.File, *store.Model, error) {
 func hint(err error) error {
 	var bad *gguf.FormatError
 	switch {
+	case errors.As(err, &bad) && strings.HasSuffix(bad.Reason, "?"):
+		return err // it asks what there is to ask
+	case errors.As(err, &bad) && strings.Contains(bad.Reason, "supported are"):
+		return fmt.Errorf("%w; take a file of this model in one of those", err)
 	case errors.As(err, &bad):
 		return fmt.Errorf("%w; this is no GGUF file that geist can use: fetch it again if it should be whole", err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w; ask its owner for the right to read it", err)
 	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, store.ErrBroken):
 		return fmt.Errorf("%w; give the path of a .gguf file", err)
 	case errors.Is(err, store.ErrNotFound):
