@@ -3,11 +3,14 @@ package author
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,10 +62,88 @@ func made(t testing.TB, s synth.Spec) *gguf.File {
 	return f
 }
 
+// remade is f with further metadata and F32 tensors.
+func remade(t testing.TB, f *gguf.File, more []gguf.KV, vectors map[string][]float32) *gguf.File {
+	t.Helper()
+	var meta []gguf.KV
+	for _, kv := range f.Meta() {
+		if !slices.ContainsFunc(more, func(x gguf.KV) bool { return x.Key == kv.Key }) {
+			meta = append(meta, kv)
+		}
+	}
+	var infos []gguf.TensorInfo
+	var data [][]byte
+	for _, x := range f.Tensors() {
+		infos, data = append(infos, x.Info()), append(data, x.Data)
+	}
+	for name, v := range vectors {
+		var b []byte
+		for _, x := range v {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+		}
+		infos, data = append(infos, gguf.TensorInfo{Name: name, Dims: []uint64{uint64(len(v))}, Format: arith.F32}), append(data, b)
+	}
+	var b bytes.Buffer
+	w, err := gguf.NewWriter(&b, append(meta, more...), infos)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range data {
+		if err := w.WriteTensor(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g, err := gguf.Parse("remade", b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// series is n values that differ.
+func series(n int) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = float32(i%13)/16 - 0.375
+	}
+	return x
+}
+
+// unusual are models with what specs have not: two sets of rotation speeds, a
+// temperature, biases, scales, and a chat template.
+func unusual(t testing.TB) map[string]*gguf.File {
+	all := specs()
+	mistral := all["llama"]
+	mistral.Arch = "mistral3"
+	const f, e, n = 96, 5, 64 // width of a block, experts, width of the model
+	return map[string]*gguf.File{
+		"two ropes": remade(t, made(t, all["gemma3"]), []gguf.KV{{Key: "gemma3.rope.freq_base", Value: gguf.ValueOf(float32(1e6))}, {Key: "gemma3.rope.scaling.factor", Value: gguf.ValueOf(float32(8))}}, nil),
+		"temperature": remade(t, made(t, mistral), []gguf.KV{
+			{Key: "mistral3.attention.temperature_scale", Value: gguf.ValueOf(float32(0.5))},
+			{Key: "mistral3.rope.scaling.original_context_length", Value: gguf.ValueOf(uint32(20))},
+			{Key: "tokenizer.chat_template", Value: gguf.ValueOf("{{ x }}")},
+		}, nil),
+		"biases": remade(t, made(t, all["llama"]), nil, map[string][]float32{
+			"blk.0.attn_q.bias": series(n), "blk.0.attn_q.scale": {1.25}, "blk.1.attn_v.scale": {0.75}, "blk.1.attn_output.bias": series(n),
+			"blk.0.ffn_up.bias": series(f), "blk.0.ffn_up.scale": {1.5}, "blk.1.ffn_down.bias": series(n), "output.bias": series(320), "output.scale": {3},
+			"blk.0.attn_k.input_scale": {7},
+		}),
+		"experts": remade(t, made(t, all["llama moe"]), []gguf.KV{{Key: "llama.expert_weights_scale", Value: gguf.ValueOf(float32(2.5))}}, map[string][]float32{
+			"blk.0.ffn_gate_inp.bias": series(e), "blk.1.ffn_up_exps.bias": series(e * f), "blk.1.ffn_up_exps.scale": series(e), "blk.0.ffn_down_exps.scale": series(e), "blk.0.ffn_down_exps.bias": series(e * n),
+		}),
+	}
+}
+
 // eachModel runs f for the synthetic models and for those beside the checkout.
 func eachModel(t *testing.T, do func(t *testing.T, f *gguf.File, long bool)) {
 	for name, s := range specs() {
 		t.Run(name, func(t *testing.T) { do(t, made(t, s), false) })
+	}
+	for name, f := range unusual(t) {
+		t.Run(name, func(t *testing.T) { do(t, f, false) })
 	}
 	t.Run("files", func(t *testing.T) {
 		files, err := filepath.Glob("../../../shared/data/models/archs/*.gguf")
@@ -155,10 +236,6 @@ func TestForward(t *testing.T) {
 	team := kernel.NewTeam(2)
 	defer team.Close()
 	eachModel(t, func(t *testing.T, f *gguf.File, long bool) {
-		n := 70 // more than a chunk of attention
-		if testing.Short() || strings.HasPrefix(f.Path, "..") {
-			n = 6
-		}
 		b, err := ghost.Encode(build(t, f, Options{Long: long}))
 		if err != nil {
 			t.Fatal(err)
@@ -166,6 +243,10 @@ func TestForward(t *testing.T) {
 		g, err := ghost.Decode(b)
 		if err != nil {
 			t.Fatal(err)
+		}
+		n := 110 // more than a chunk of attention, and than a window
+		if testing.Short() || strings.HasPrefix(f.Path, "..") {
+			n = 6
 		}
 		ids := make([]int32, n)
 		for i := range ids {
@@ -343,6 +424,28 @@ func add(x, y, norm []float32, eps float32) {
 	}
 	for i, v := range y {
 		x[i] += v
+	}
+}
+
+// TestHashes: the tokenizer and the chat template are part of the identity.
+func TestHashes(t *testing.T) {
+	f := made(t, specs()["llama"])
+	plain := build(t, f, Options{})
+	with := func(more ...gguf.KV) *ghost.Model { return build(t, remade(t, f, more, nil), Options{}) }
+	template := with(gguf.KV{Key: "tokenizer.chat_template", Value: gguf.ValueOf("{{ x }}")})
+	if plain.Template != [32]byte{} || template.Template != sha256.Sum256([]byte("{{ x }}")) || template.Tokenizer != plain.Tokenizer {
+		t.Errorf("hashes of the template: %x without, %x with", plain.Template, template.Template)
+	}
+	eos := with(gguf.KV{Key: "tokenizer.ggml.eos_token_id", Value: gguf.ValueOf(uint32(5))})
+	if eos.Tokenizer == plain.Tokenizer || plain.Tokenizer == [32]byte{} {
+		t.Error("another end token, and the tokenizer is the same")
+	}
+	name := with(gguf.KV{Key: "general.name", Value: gguf.ValueOf("ca\x00b\xff" + strings.Repeat("ä", 200))})
+	if n := name.Name; len(n) != 255 || !strings.HasPrefix(n, "ca\ufffdb\ufffdä") || !strings.HasSuffix(n, "ä") {
+		t.Errorf("name of %d bytes: %q", len(n), n)
+	}
+	if _, err := Build(t.Context(), remade(t, f, []gguf.KV{{Key: "tokenizer.ggml.model", Value: gguf.ValueOf("unheard")}}, nil), Options{}, nil); err == nil {
+		t.Error("a tokenizer that nobody knows has a hash")
 	}
 }
 
