@@ -40,11 +40,11 @@ var errLeft = errors.New("left")
 func (r *run) converse(ctx context.Context, signals <-chan os.Signal) error {
 	person := isTerminal(r.stdin)
 	if person {
-		what := "its template"
+		note := ""
 		if !r.templated() {
-			what = "no template: each message is a text to continue"
+			note = " continues each message as a text of its own; it has no chat template or --raw is given"
 		}
-		fmt.Fprintf(r.err.W, "%s, %s. /help lists commands, Ctrl-D leaves.\n", console.Clean(r.ref), what)
+		fmt.Fprintf(r.err.W, "%s%s. /help lists commands, Ctrl-D leaves.\n", console.Clean(r.ref), note)
 	}
 	lines := make(chan string)
 	done := make(chan struct{})
