@@ -26,6 +26,25 @@ type codec struct {
 	b       []byte
 	at      int
 	err     error
+	marks   []mark // where sections begin, if wanted
+	marked  bool
+}
+
+// mark is the beginning of a section.
+type mark struct {
+	part Part
+	at   int
+}
+
+// section begins a section of the encoding.
+func (c *codec) section(kind PartKind, layer, index int) {
+	if c.marked && c.err == nil {
+		at := len(c.b)
+		if c.reading {
+			at = c.at
+		}
+		c.marks = append(c.marks, mark{Part{kind, layer, index}, at})
+	}
 }
 
 func (c *codec) fail(format string, a ...any) {

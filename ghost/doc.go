@@ -8,7 +8,7 @@
 // small tensors (norms, biases, scales) as they are, the rotation speeds, and
 // of each large tensor the Merkle root over its rows. [Encode] and [Decode] map
 // it to bytes and back, one to one; docs/spec/ghost-file.md has the layout. The
-// model id is a hash of the bytes ([Model.ID]), so 32 bytes determine every
+// model id is a hash over its sections ([Model.ID], [Excerpt]), so 32 bytes determine every
 // answer the model can give.
 //
 // # Request and receipt

@@ -56,6 +56,45 @@ func Decode(b []byte) (*Model, error) {
 
 // model is the order of the bytes.
 func (c *codec) model(m *Model) {
+	c.section(PartHead, 0, 0)
+	c.head(m)
+	tensors, layers := len(m.Tensors), len(m.Layers)
+	c.count(&tensors, tensorBytes)
+	if c.reading {
+		m.Tensors = nil
+	}
+	for i := range tensors {
+		c.section(PartTensor, 0, i)
+		if c.reading {
+			if c.err != nil {
+				return
+			}
+			m.Tensors = append(m.Tensors, Tensor{})
+		}
+		c.tensor(&m.Tensors[i])
+	}
+	c.section(PartMiddle, 0, 0)
+	c.middle(m)
+	c.count(&layers, layerBytes)
+	if c.reading {
+		m.Layers = nil
+	}
+	for i := range layers {
+		if c.reading {
+			if c.err != nil {
+				return
+			}
+			m.Layers = append(m.Layers, Layer{})
+		}
+		c.layer(m, i, &m.Layers[i])
+	}
+	c.section(PartVector, OutputLayer, 0)
+	c.floats(&m.OutputNorm, m.Dim)
+	c.linear(&m.Output, OutputLayer, 0)
+}
+
+// head is all before the tensors.
+func (c *codec) head(m *Model) {
 	c.magic(Magic)
 	c.int(&m.Arithmetic)
 	c.str(&m.Arch, maxNameText)
@@ -88,16 +127,16 @@ func (c *codec) model(m *Model) {
 		}
 	}
 	list(c, &m.Ropes, ropeBytes, c.rope)
-	list(c, &m.Tensors, tensorBytes, c.tensor)
+}
+
+// middle is what stands between the tensors and the layers.
+func (c *codec) middle(m *Model) {
 	c.int(&m.Embedding)
 	rules := 0
 	c.int(&rules)
 	if rules != 0 {
 		c.fail("it has %d retrieval rules; version %d has none", rules, Version)
 	}
-	list(c, &m.Layers, layerBytes, func(y *Layer) { c.layer(m, y) })
-	c.floats(&m.OutputNorm, m.Dim)
-	c.linear(&m.Output)
 }
 
 // list is a count and as many things of at least size bytes.
@@ -149,7 +188,17 @@ const (
 	scaleFirst = 1 << 1
 )
 
-func (c *codec) linear(l *Linear) {
+// linear is a matrix, and its bias in a section of its own.
+func (c *codec) linear(l *Linear, layer, index int) {
+	c.section(PartLinear, layer, index)
+	if c.linearHead(l) {
+		c.section(PartBias, layer, index)
+		c.floats(&l.Bias, l.Rows)
+	}
+}
+
+// linearHead is a matrix without its bias. A bias that is to be read is empty.
+func (c *codec) linearHead(l *Linear) (biased bool) {
 	c.int(&l.Tensor)
 	c.int(&l.Row0)
 	c.int(&l.Rows)
@@ -163,9 +212,10 @@ func (c *codec) linear(l *Linear) {
 	}
 	c.bits(&bits, hasBias|scaleFirst)
 	l.ScaleFirst = bits&scaleFirst != 0
-	if bits&hasBias != 0 {
-		c.floats(&l.Bias, l.Rows)
+	if c.reading && bits&hasBias != 0 {
+		l.Bias = []float32{}
 	}
+	return bits&hasBias != 0
 }
 
 // bits is a byte of flags of which only those of known may be set.
@@ -183,10 +233,10 @@ const (
 	isMixture   = 1 << 2
 )
 
-func (c *codec) layer(m *Model, y *Layer) {
+// layerHead is what a layer begins with: what else it has.
+func (c *codec) layerHead(y *Layer) (bits uint8) {
 	c.int(&y.Window)
 	c.int(&y.Rope)
-	var bits uint8
 	if y.PostAttn != nil {
 		bits |= hasPostAttn
 	}
@@ -197,36 +247,61 @@ func (c *codec) layer(m *Model, y *Layer) {
 		bits |= isMixture
 	}
 	c.bits(&bits, hasPostAttn|hasPostFFN|isMixture)
-	c.floats(&y.AttnNorm, m.Dim)
-	c.floats(&y.FFNNorm, m.Dim)
-	if bits&hasPostAttn != 0 {
-		c.floats(&y.PostAttn, m.Dim)
+	return bits
+}
+
+// vector is one of a layer's vectors and its length; nil if there is none.
+func (m *Model) vector(y *Layer, index int, bits uint8) (*[]float32, int) {
+	switch {
+	case index == VectorAttnNorm:
+		return &y.AttnNorm, m.Dim
+	case index == VectorFFNNorm:
+		return &y.FFNNorm, m.Dim
+	case index == VectorPostAttn && bits&hasPostAttn != 0:
+		return &y.PostAttn, m.Dim
+	case index == VectorPostFFN && bits&hasPostFFN != 0:
+		return &y.PostFFN, m.Dim
+	case index == VectorQNorm && m.Norm == HeadNorm:
+		return &y.QNorm, m.KeyDim
+	case index == VectorKNorm && m.Norm == HeadNorm:
+		return &y.KNorm, m.KeyDim
+	case index == VectorQNorm && m.Norm == RowNorm:
+		return &y.QNorm, m.Heads * m.KeyDim
+	case index == VectorKNorm && m.Norm == RowNorm:
+		return &y.KNorm, m.KVHeads * m.KeyDim
 	}
-	if bits&hasPostFFN != 0 {
-		c.floats(&y.PostFFN, m.Dim)
+	return nil, 0
+}
+
+func (c *codec) layer(m *Model, l int, y *Layer) {
+	c.section(PartLayer, l, 0)
+	bits := c.layerHead(y)
+	for i := range vectors {
+		if v, n := m.vector(y, i, bits); v != nil {
+			c.section(PartVector, l, i)
+			c.floats(v, n)
+		}
 	}
-	switch m.Norm {
-	case HeadNorm:
-		c.floats(&y.QNorm, m.KeyDim)
-		c.floats(&y.KNorm, m.KeyDim)
-	case RowNorm:
-		c.floats(&y.QNorm, m.Heads*m.KeyDim)
-		c.floats(&y.KNorm, m.KVHeads*m.KeyDim)
+	linears := []*Linear{&y.Q, &y.K, &y.V, &y.O, &y.Gate, &y.Up, &y.Down}
+	if bits&isMixture != 0 {
+		linears = append(linears[:LinearGate:LinearGate], &y.Router)
 	}
-	for _, l := range []*Linear{&y.Q, &y.K, &y.V, &y.O} {
-		c.linear(l)
+	for i, x := range linears {
+		if x == &y.Router {
+			i = LinearRouter
+		}
+		c.linear(x, l, i)
 	}
 	if bits&isMixture == 0 {
-		for _, l := range []*Linear{&y.Gate, &y.Up, &y.Down} {
-			c.linear(l)
-		}
 		return
 	}
-	c.linear(&y.Router)
+	c.section(PartExperts, l, 0)
+	e := 0
 	list(c, &y.Experts, 3*linearBytes, func(x *Expert) {
-		c.linear(&x.Gate)
-		c.linear(&x.Up)
-		c.linear(&x.Down)
+		for i, x := range []*Linear{&x.Gate, &x.Up, &x.Down} {
+			c.linear(x, l, LinearExpert(e)+i)
+		}
+		e++
 	})
 	if c.err == nil && len(y.Experts) == 0 {
 		c.fail("a mixture has no experts")

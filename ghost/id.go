@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// ID is the identity of a model: the hash of its Ghost file.
+// ID is the identity of a model: a hash over the sections of its Ghost file.
 type ID [32]byte
 
 // Digest is a SHA-256 of something under a domain of its own: it is never the
@@ -19,6 +19,7 @@ func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 // The domains, which stand before what is hashed.
 const (
 	domainModel   = "geist/model/1"
+	domainNoModel = "geist/model/none/1"
 	domainTokens  = "geist/tokens/1"
 	domainRequest = "geist/request/1"
 	domainSeed    = "geist/seed/1"
@@ -37,9 +38,15 @@ func digest(domain string, parts ...[]byte) Digest {
 	return Digest(h.Sum(nil))
 }
 
-// IDOf is the id of a Ghost file's bytes, which it does not check:
-// SHA-256("geist/model/1" ‖ b).
-func IDOf(b []byte) ID { return ID(digest(domainModel, b)) }
+// IDOf is the id of a Ghost file's bytes: what Encode gave or Decode accepts.
+// Of other bytes it is the digest of a domain of its own, and no model's.
+func IDOf(b []byte) ID {
+	t, err := split(b)
+	if err != nil {
+		return ID(digest(domainNoModel, b))
+	}
+	return t.id()
+}
 
 // ID is the model's identity. m must be one that Encode accepts, such as one
 // that Decode gave, else the program is wrong and it panics; who is not sure
