@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"encoding/binary"
 	"math"
 
 	"github.com/geistnet/geist/arith"
@@ -10,6 +11,7 @@ import (
 // cell checks one element of every relation of layer l at position t, drawn
 // from d.
 func (c *checker) cell(t, l int, d *draw) error {
+	c.reset()
 	m := c.Model
 	y := &m.Layers[l]
 	x, err := c.resid(t, l)
@@ -22,10 +24,11 @@ func (c *checker) cell(t, l int, d *draw) error {
 	if err := c.projections(t, l, head, group, dim, x, d); err != nil {
 		return err
 	}
-	if err := c.attention(t, l, head, group, dim, d); err != nil {
+	a, err := c.attention(t, l, head, group, dim, d)
+	if err != nil {
 		return err
 	}
-	mid, err := c.output(t, l, y, x, d)
+	mid, err := c.output(t, l, y, x, a, d)
 	if err != nil {
 		return err
 	}
@@ -55,15 +58,15 @@ func (c *checker) projections(t, l, head, group, dim int, x []float32, d *draw) 
 		if err != nil {
 			return err
 		}
-		e := m.ElemBytes()
-		b, err := c.bytes(t, l, v, 0, row*e, (row+1)*e)
+		got, err := c.elements(t, l, v, 0, row, row+1)
 		if err != nil {
 			return err
 		}
-		if got := c.elems(b)[0]; !same(got, m.KV.Round(want)) {
-			return fail(t, l, what, "row %d is %v, should be %v", row, got, m.KV.Round(want))
+		if !same(got[0], m.KV.Round(want)) {
+			return fail(t, l, what, "row %d is %v, should be %v", row, got[0], m.KV.Round(want))
 		}
 		c.counts.Projections++
+		c.passed(what, "row %d of the product is %v", row, got[0])
 		return nil
 	}
 	if err := element("query", ghost.RawQuery, &y.Q, head*m.KeyDim+d.below(m.KeyDim)); err != nil {
@@ -89,6 +92,7 @@ func (c *checker) projections(t, l, head, group, dim int, x []float32, d *draw) 
 		return fail(t, l, "value", "dimension %d of head %d is %v, should be %v", dim, group, col[t], m.KV.Round(want))
 	}
 	c.counts.Projections++
+	c.passed("value", "dimension %d of head %d is %v", dim, group, col[t])
 	key, err := c.rotated(t, l, ghost.RawKey, group)
 	if err != nil {
 		return err
@@ -102,17 +106,28 @@ func (c *checker) projections(t, l, head, group, dim int, x []float32, d *draw) 
 			return fail(t, l, "cached key", "dimension %d of head %d is %v, should be %v", i, group, cached[i], v)
 		}
 	}
+	c.passed("cached key", "all %d dimensions of head %d follow from the raw key", m.KeyDim, group)
 	return nil
 }
 
 func (c *checker) column(l, head, dim int) ([]float32, error) {
 	b, err := c.src.Column(l, head, dim)
-	return c.elems(b), err
+	if err != nil {
+		return nil, err
+	}
+	x := c.take(c.Positions())
+	c.elems(x, b)
+	return x, nil
 }
 
 func (c *checker) key(l, head, t int) ([]float32, error) {
 	b, err := c.src.Key(l, head, t)
-	return c.elems(b), err
+	if err != nil {
+		return nil, err
+	}
+	x := c.take(c.Model.KeyDim)
+	c.elems(x, b)
+	return x, nil
 }
 
 // rotated derives a head's query or key from its raw one: norm, rotation, and
@@ -120,37 +135,28 @@ func (c *checker) key(l, head, t int) ([]float32, error) {
 func (c *checker) rotated(t, l int, v ghost.Value, head int) ([]float32, error) {
 	m := c.Model
 	y := &m.Layers[l]
-	e, n, w, count := m.ElemBytes(), m.KeyDim, y.QNorm, m.Heads
+	n, w, count := m.KeyDim, y.QNorm, m.Heads
 	if v == ghost.RawKey {
 		w, count = y.KNorm, m.KVHeads
 	}
-	var x []float32
-	switch m.Norm {
-	case ghost.RowNorm: // over all heads together
-		b, err := c.bytes(t, l, v, 0, 0, count*n*e)
-		if err != nil {
-			return nil, err
-		}
-		all := c.elems(b)
-		arith.RMSNorm(all, all, w, m.Eps)
-		x = all[head*n : (head+1)*n]
-	default:
-		b, err := c.bytes(t, l, v, 0, head*n*e, (head+1)*n*e)
-		if err != nil {
-			return nil, err
-		}
-		x = c.elems(b)
-		if m.Norm == ghost.HeadNorm {
-			arith.RMSNorm(x, x, w, m.Eps)
-		}
+	begin, end := head*n, (head+1)*n
+	if m.Norm == ghost.RowNorm { // over all heads together
+		begin, end = 0, count*n
 	}
-	rope := &m.Ropes[y.Rope]
-	cos, sin := make([]float32, len(rope.Turn)), make([]float32, len(rope.Turn))
-	rope.CosSin(t, cos, sin)
+	x, err := c.elements(t, l, v, 0, begin, end)
+	if err != nil {
+		return nil, err
+	}
+	if m.Norm != ghost.NoNorm {
+		arith.RMSNorm(x, x, w, m.Eps)
+	}
+	x = x[head*n-begin:][:n]
+	cos, sin := c.turns(y.Rope, t)
 	arith.RotatePairs(x, cos, sin, m.Neox)
+	scale := m.QueryScale(t)
 	for i := range x {
 		if v == ghost.RawQuery {
-			x[i] = float32(x[i] * m.QueryScale(t))
+			x[i] = float32(x[i] * scale)
 		}
 		x[i] = m.KV.Round(x[i])
 	}
@@ -158,41 +164,35 @@ func (c *checker) rotated(t, l int, v ghost.Value, head int) ([]float32, error) 
 	return x, nil
 }
 
+// turns is the rotation of position t.
+func (c *checker) turns(rope, t int) (cos, sin []float32) {
+	if c.turned != [2]int{rope, t} {
+		r := &c.Model.Ropes[rope]
+		n := len(r.Turn)
+		c.cos, c.sin = append(c.cos[:0], make([]float32, n)...), append(c.sin[:0], make([]float32, n)...)
+		r.CosSin(t, c.cos, c.sin)
+		c.turned = [2]int{rope, t}
+	}
+	return c.cos, c.sin
+}
+
 // attention checks one head: its largest score, a random weight, and the
-// output in one dimension.
-func (c *checker) attention(t, l, head, group, dim int, d *draw) error {
+// output in one dimension. It returns the whole output as the projection takes it.
+func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activations, err error) {
 	m := c.Model
 	y := &m.Layers[l]
 	q, err := c.rotated(t, l, ghost.RawQuery, head)
 	if err != nil {
-		return err
+		return a, err
 	}
-	b, err := c.bytes(t, l, ghost.Weights, head, 0, -1)
+	all, err := c.elements(t, l, ghost.Weights, head, 0, y.WeightsCount(t))
 	if err != nil {
-		return err
+		return a, err
 	}
 	from, first := y.WeightsFrom(t), y.FirstVisible(t)
-	all := c.elems(b)
 	top, err := c.float(t, l, ghost.MaxScore, head)
 	if err != nil {
-		return err
-	}
-	largest := -1
-	for i, p := range all {
-		at := from + i
-		visible := at >= first && at <= t
-		if !visible && math.Float32bits(p) != 0 {
-			return fail(t, l, "attention weight", "position %d is not visible to head %d but has weight %v", at, head, p)
-		}
-		if visible && (!(p >= 0) || p > 1) {
-			return fail(t, l, "attention weight", "position %d of head %d has weight %v", at, head, p)
-		}
-		if visible && p == 1 && largest < 0 {
-			largest = at
-		}
-	}
-	if largest < 0 {
-		return fail(t, l, "attention weight", "no position of head %d has the largest score", head)
+		return a, err
 	}
 	score := func(at int) (float32, error) {
 		k, err := c.key(l, group, at)
@@ -202,47 +202,116 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) error {
 		c.counts.Scores++
 		return arith.Scores(q, [][]float32{k}, m.AttnCap)[0], nil
 	}
-	// A weight of 1 may belong to a score a rounding below the largest, so the
-	// position is only bounded by it; a drawn one is exact.
-	s, err := score(largest)
-	if err != nil {
-		return err
+	for i, p := range all {
+		at := from + i
+		visible := at >= first && at <= t
+		if !visible && math.Float32bits(p) != 0 {
+			return a, fail(t, l, "attention weight", "position %d is not visible to head %d but has weight %v", at, head, p)
+		}
+		if visible && (!(p >= 0) || p > 1) {
+			return a, fail(t, l, "attention weight", "position %d of head %d has weight %v", at, head, p)
+		}
 	}
-	if !(s <= top) || !same(m.KV.Round(arith.Exp(s-top)), 1) {
-		return fail(t, l, "largest score", "head %d says %v, position %d scores %v", head, top, largest, s)
+	// The largest score belongs to a position of weight 1, though a score a
+	// rounding below it has that weight too.
+	reached := false
+	for i, p := range all {
+		if p != 1 || reached {
+			continue
+		}
+		s, err := score(from + i)
+		if err != nil {
+			return a, err
+		}
+		if !(s <= top) || !same(m.KV.Round(arith.Exp(s-top)), 1) {
+			return a, fail(t, l, "largest score", "head %d says %v, position %d scores %v", head, top, from+i, s)
+		}
+		reached = same(s, top)
 	}
+	if !reached {
+		return a, fail(t, l, "largest score", "no position of head %d scores %v", head, top)
+	}
+	c.passed("largest score", "head %d scores at most %v, at position %d", head, top, largest)
 	at := first + d.below(t+1-first)
-	if s, err = score(at); err != nil {
-		return err
+	s, err := score(at)
+	if err != nil {
+		return a, err
 	}
 	if p := m.KV.Round(arith.Exp(s - top)); !(s <= top) || !same(all[at-from], p) {
-		return fail(t, l, "attention weight", "head %d gives position %d weight %v, should be %v", head, at, all[at-from], p)
+		return a, fail(t, l, "attention weight", "head %d gives position %d weight %v, should be %v", head, at, all[at-from], p)
 	}
+	c.passed("attention weight", "head %d gives position %d weight %v", head, at, all[at-from])
 	col, err := c.column(l, group, dim)
 	if err != nil {
-		return err
+		return a, err
 	}
-	p, v := all[first-from:t+1-from], col[first:t+1]
-	out := arith.Mix(p, v, first) / arith.WeightSum(p, first)
-	a, err := c.input(t, l, ghost.AttnOut, 0, m.Heads*m.ValDim, &y.O)
-	if err != nil {
-		return err
+	mix := func(all, col []float32) float32 {
+		p := all[first-from : t+1-from]
+		return arith.Mix(p, col[first:t+1], first) / arith.WeightSum(p, first)
+	}
+	out := mix(all, col)
+	if a, err = c.input(t, l, ghost.AttnOut, 0, m.Heads*m.ValDim, &y.O); err != nil {
+		return a, err
 	}
 	if !holds(a, head*m.ValDim+dim, out) {
-		return fail(t, l, "attention", "dimension %d of head %d is not %v", dim, head, out)
+		return a, fail(t, l, "attention", "dimension %d of head %d is not %v", dim, head, out)
 	}
 	c.counts.Mixes++
+	if d.below(scaleShare) == 0 {
+		return c.scale(t, l, "attention", a, head*m.ValDim+dim, func(i int) (float32, error) {
+			h, p := i/m.ValDim, all
+			if h != head {
+				b, err := c.bytes(t, l, ghost.Weights, h, 0, -1)
+				if err != nil {
+					return 0, err
+				}
+				p = c.elems(b)
+			}
+			c.passed("attention weight", "head %d gives position %d weight %v", head, at, all[at-from])
+	col, err := c.column(l, h/(m.Heads/m.KVHeads), i%m.ValDim)
+			if err != nil {
+				return 0, err
+			}
+			return mix(p, col), nil
+		})
+	}
+	return nil
+}
+
+// scaleShare is how rarely scales of codes are checked: in one of so many
+// cells. input has bounded them to less than half a percent already.
+const scaleShare = 4
+
+// scale checks that the block of a with element i has the scale of its largest
+// magnitude. value computes an element. Only elements of code ±127 can be the
+// largest.
+func (c *checker) scale(t, l int, relation string, a arith.Activations, i int, value func(int) (float32, error)) error {
+	if a.Block == 0 {
+		return nil
+	}
+	b := i / a.Block
+	var most float32
+	for j := b * a.Block; j < (b+1)*a.Block; j++ {
+		if q := a.Q[j]; q != 127 && q != -127 {
+			continue
+		}
+		x, err := value(j)
+		if err != nil {
+			return a, err
+		}
+		most = max(most, x, -x)
+	}
+	if !same(a.D[b], most/127) {
+		return a, fail(t, l, relation, "the scale of block %d is %v, should be %v", b, a.D[b], most/127)
+	}
+	c.counts.Scales++
 	return nil
 }
 
 // output checks one element of the output projection with its residual and
 // returns the residual stream behind it.
-func (c *checker) output(t, l int, y *ghost.Layer, x []float32, d *draw) ([]float32, error) {
+func (c *checker) output(t, l int, y *ghost.Layer, x []float32, a arith.Activations, d *draw) ([]float32, error) {
 	m := c.Model
-	a, err := c.input(t, l, ghost.AttnOut, 0, m.Heads*m.ValDim, &y.O)
-	if err != nil {
-		return nil, err
-	}
 	i := d.below(m.Dim)
 	o, err := c.linear(&y.O, i, a)
 	if err != nil {
@@ -259,6 +328,7 @@ func (c *checker) output(t, l int, y *ghost.Layer, x []float32, d *draw) ([]floa
 		return nil, fail(t, l, "output", "element %d is %v, should be %v", i, mid[i], x[i]+o)
 	}
 	c.counts.Outputs++
+	c.passed("output", "element %d of the residual stream is %v", i, mid[i])
 	return mid, nil
 }
 
@@ -277,6 +347,7 @@ func (c *checker) post(t, l int, relation string, v ghost.Value, w []float32, i 
 	}
 	arith.RMSNorm(raw, raw, w, c.Model.Eps)
 	c.counts.Norms++
+	c.passed(relation+" norm", "raw element %d is %v", i, o)
 	return raw[i], nil
 }
 
@@ -285,32 +356,43 @@ func (c *checker) post(t, l int, relation string, v ghost.Value, w []float32, i 
 func (c *checker) feedForward(t, l int, y *ghost.Layer, mid []float32, d *draw) error {
 	m := c.Model
 	hidden := func(gate, up *ghost.Linear, h arith.Activations) error {
-		i := d.below(m.FF)
-		a, err := c.normed(t, l, mid, y.FFNNorm, gate)
+		in, err := c.normed(t, l, mid, y.FFNNorm, gate)
 		if err != nil {
 			return err
 		}
-		g, err := c.linear(gate, i, a)
-		if err != nil {
-			return err
-		}
-		if b := m.Tensors[up.Tensor].Format.ActBlock(); b != a.Block {
-			if a, err = c.normed(t, l, mid, y.FFNNorm, up); err != nil {
+		upIn := in
+		if b := m.Tensors[up.Tensor].Format.ActBlock(); b != in.Block {
+			if upIn, err = c.normed(t, l, mid, y.FFNNorm, up); err != nil {
 				return err
 			}
 		}
-		u, err := c.linear(up, i, a)
+		value := func(i int) (float32, error) {
+			g, err := c.linear(gate, i, in)
+			if err != nil {
+				return 0, err
+			}
+			u, err := c.linear(up, i, upIn)
+			if err != nil {
+				return 0, err
+			}
+			if m.Gate == ghost.GELU {
+				return arith.GELUMul(g, u), nil
+			}
+			return arith.SiLUMul(g, u), nil
+		}
+		i := d.below(m.FF)
+		v, err := value(i)
 		if err != nil {
 			return err
-		}
-		v := arith.SiLUMul(g, u)
-		if m.Gate == ghost.GELU {
-			v = arith.GELUMul(g, u)
 		}
 		if !holds(h, i, v) {
 			return fail(t, l, "hidden", "element %d is not %v", i, v)
 		}
 		c.counts.Hidden++
+		c.passed("hidden", "element %d is the code of %v", i, v)
+		if d.below(scaleShare) == 0 {
+			return c.scale(t, l, "hidden", h, i, value)
+		}
 		return nil
 	}
 	i := d.below(m.Dim)
@@ -349,6 +431,7 @@ func (c *checker) feedForward(t, l int, y *ghost.Layer, mid []float32, d *draw) 
 			}
 		}
 		c.counts.Routers++
+		c.passed("router", "logit %d is %v", e, want)
 		chosen, weights := arith.Route(logits, m.ExpertsUsed, m.ExpertNorm, m.ExpertScale)
 		drawn := d.below(len(chosen))
 		for j, e := range chosen {
@@ -381,14 +464,19 @@ func (c *checker) feedForward(t, l int, y *ghost.Layer, mid []float32, d *draw) 
 		return fail(t, l, "down", "element %d is %v, should be %v", i, out, mid[i]+sum)
 	}
 	c.counts.Downs++
+	c.passed("down", "element %d of the residual stream is %v", i, out)
 	return nil
 }
 
 // randomLogits is how many logits are checked beside the emitted token's.
 const randomLogits = 2
 
+// maxLogit is far beyond what a model computes.
+const maxLogit = 1e30
+
 // tail checks the logits of the position that emitted the a-th answer token.
 func (c *checker) tail(a int, full bool, d *draw) error {
+	c.reset()
 	m := c.Model
 	t := len(c.Prompt) - 1 + a
 	x, err := c.resid(t, len(m.Layers))
@@ -405,7 +493,7 @@ func (c *checker) tail(a int, full bool, d *draw) error {
 		if err != nil {
 			return 0, err
 		}
-		return floats(b[at%ghost.LeafBytes:][:4])[0], nil
+		return math.Float32frombits(binary.LittleEndian.Uint32(b[at%ghost.LeafBytes:])), nil
 	}
 	emitted := int(c.Answer[a])
 	for i := range 1 + randomLogits {
@@ -433,13 +521,18 @@ func (c *checker) tail(a int, full bool, d *draw) error {
 	if !full {
 		return nil
 	}
-	logits := make([]float32, m.Vocab)
-	for id := range logits {
-		if logits[id], err = logit(id); err != nil {
+	logits := c.take(m.Vocab)
+	for i := range m.TailLeaves() {
+		b, err := c.src.Tail(t, i)
+		if err != nil {
 			return err
 		}
-		if !arith.Finite(logits[id]) {
-			return fail(t, -1, "logit", "token %d has %v", id, logits[id])
+		decode(logits[i*ghost.LeafBytes/4:][:len(b)/4], b)
+	}
+	for id, x := range logits {
+		// Beyond this, penalties and temperature could leave the finite numbers.
+		if !(x >= -maxLogit && x <= maxLogit) {
+			return fail(t, -1, "logit", "token %d has %v", id, x)
 		}
 	}
 	c.counts.FullTails++
@@ -460,11 +553,13 @@ func (c *checker) all(ch Challenge) error {
 	n, layers := c.Positions(), len(c.Model.Layers)
 	cells := ch.stream("cells", 0)
 	for i := range ch.Cells {
+		c.explain.cell(i)
 		t, l := cells.below(n), cells.below(layers)
 		if err := c.cell(t, l, ch.stream("cell", i)); err != nil {
 			return err
 		}
 	}
+	c.explain.cell(-1)
 	tails := ch.stream("tails", 0)
 	for i := range ch.Tails {
 		a := tails.below(len(c.Answer))

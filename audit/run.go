@@ -83,7 +83,41 @@ type checker struct {
 	src     Source
 	layouts map[[2]int]*ghost.Layout
 	counts  Counts
+	explain *explainer // nil: nobody wants to know
+
+	// Memory of the cell under way, given out piece by piece; a cell frees it.
+	free     []float32
+	given    int
+	codes    []int8
+	coded    int
+	cos, sin []float32 // of the last rotation
+	turned   [2]int    // its rope and position
 }
+
+func newChecker(run *Run) *checker {
+	return &checker{Run: run, layouts: map[[2]int]*ghost.Layout{}, turned: [2]int{-1, -1}}
+}
+
+// take gives n floats that live until reset.
+func (c *checker) take(n int) []float32 {
+	if c.given+n > len(c.free) {
+		c.free, c.given = make([]float32, max(n, 1<<16)), 0
+	}
+	c.given += n
+	return c.free[c.given-n : c.given : c.given]
+}
+
+// takeCodes gives n codes that live until reset.
+func (c *checker) takeCodes(n int) []int8 {
+	if c.coded+n > len(c.codes) {
+		c.codes, c.coded = make([]int8, max(n, 1<<16)), 0
+	}
+	c.coded += n
+	return c.codes[c.coded-n : c.coded : c.coded]
+}
+
+// reset takes back what was given out.
+func (c *checker) reset() { c.given, c.coded = 0, 0 }
 
 // Counts says how many relations of each kind were checked.
 type Counts struct {
@@ -92,6 +126,7 @@ type Counts struct {
 	Projections, Rotations   int // query, key and value elements; rotated heads
 	Scores, Mixes            int // attention
 	Outputs, Routers, Hidden int
+	Scales                   int // of blocks of codes
 	Downs, Logits, Draws     int
 }
 
@@ -109,55 +144,72 @@ func (c *checker) layout(t, l int) *ghost.Layout {
 	return y
 }
 
-// bytes reads the range [begin, end) of a value.
-func (c *checker) bytes(t, l int, v ghost.Value, index, begin, end int) ([]byte, error) {
+// each gives the range [begin, end) of a value, piece by piece; end < 0 is the
+// value's end.
+func (c *checker) each(t, l int, v ghost.Value, index, begin, end int, piece func([]byte)) error {
 	sp := c.layout(t, l).Span(v, index)
-	if begin == 0 && end < 0 {
+	if end < 0 {
 		end = sp.Bytes
 	}
-	var out []byte
 	for i := begin / ghost.LeafBytes; i*ghost.LeafBytes < end; i++ {
 		b, err := c.src.Leaf(t, l, sp.First+i)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		lo, hi := max(begin-i*ghost.LeafBytes, 0), min(end-i*ghost.LeafBytes, len(b))
-		out = append(out, b[lo:hi]...)
+		piece(b[max(begin-i*ghost.LeafBytes, 0):min(end-i*ghost.LeafBytes, len(b))])
 	}
-	return out, nil
+	return nil
 }
 
-func floats(b []byte) []float32 {
-	x := make([]float32, len(b)/4)
+// decode reads little-endian floats.
+func decode(x []float32, b []byte) {
 	for i := range x {
 		x[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
 	}
-	return x
 }
 
+// floats reads a whole value of floats.
 func (c *checker) floats(t, l int, v ghost.Value, index int) ([]float32, error) {
-	b, err := c.bytes(t, l, v, index, 0, -1)
-	return floats(b), err
+	return c.part(t, l, v, index, 0, c.layout(t, l).Span(v, index).Bytes/4)
+}
+
+// part reads the floats [begin, end) of a value. Leaves hold whole floats.
+func (c *checker) part(t, l int, v ghost.Value, index, begin, end int) ([]float32, error) {
+	x := c.take(end - begin)
+	rest := x
+	err := c.each(t, l, v, index, 4*begin, 4*end, func(b []byte) {
+		decode(rest[:len(b)/4], b)
+		rest = rest[len(b)/4:]
+	})
+	return x, err
 }
 
 func (c *checker) float(t, l int, v ghost.Value, i int) (float32, error) {
-	b, err := c.bytes(t, l, v, 0, 4*i, 4*i+4)
-	if err != nil {
-		return 0, err
-	}
-	return floats(b)[0], nil
+	x, err := c.part(t, l, v, 0, i, i+1)
+	return x[0], err
+}
+
+// elements reads the elements [begin, end) of a value in the cache's format.
+func (c *checker) elements(t, l int, v ghost.Value, index, begin, end int) ([]float32, error) {
+	e := c.Model.ElemBytes()
+	x := c.take(end - begin)
+	rest := x
+	err := c.each(t, l, v, index, begin*e, end*e, func(b []byte) {
+		c.elems(rest[:len(b)/e], b)
+		rest = rest[len(b)/e:]
+	})
+	return x, err
 }
 
 // elems decodes values in the cache's format.
-func (c *checker) elems(b []byte) []float32 {
+func (c *checker) elems(x []float32, b []byte) {
 	if c.Model.KV == arith.KVF32 {
-		return floats(b)
+		decode(x, b)
+		return
 	}
-	x := make([]float32, len(b)/2)
 	for i := range x {
 		x[i] = arith.F16ToF32(binary.LittleEndian.Uint16(b[2*i:]))
 	}
-	return x
 }
 
 // resid is the residual stream that enters layer l at position t.
@@ -170,7 +222,7 @@ func (c *checker) resid(t, l int) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := make([]float32, m.Dim)
+	x := c.take(m.Dim)
 	arith.Dequantize(x, m.Tensors[m.Embedding].Format, row)
 	if m.EmbedScale != 1 {
 		for i, v := range x {
@@ -183,10 +235,10 @@ func (c *checker) resid(t, l int) ([]float32, error) {
 
 // normed is an RMSNorm of x as input of a product with l.
 func (c *checker) normed(t, l int, x, w []float32, lin *ghost.Linear) (arith.Activations, error) {
-	y := make([]float32, len(x))
-	arith.RMSNorm(y, x, w, c.Model.Eps)
+	y := c.take(len(x))
+	scale := arith.RMSNorm(y, x, w, c.Model.Eps)
 	a, ok := arith.Quantize(y, c.Model.Tensors[lin.Tensor].Format.ActBlock())
-	if !ok || !arith.Finite(arith.SumSquares(x)) {
+	if !ok || !(scale > 0) || !arith.Finite(scale) {
 		return a, fail(t, l, "norm", "the residual stream is not finite")
 	}
 	c.counts.Norms++
@@ -214,23 +266,33 @@ func (c *checker) linear(l *ghost.Linear, r int, a arith.Activations) (float32, 
 
 // input decodes a committed input of n activations for products with l.
 func (c *checker) input(t, l int, v ghost.Value, index, n int, lin *ghost.Linear) (arith.Activations, error) {
-	b, err := c.bytes(t, l, v, index, 0, -1)
-	if err != nil {
-		return arith.Activations{}, err
-	}
 	a := arith.Activations{Block: c.Model.Tensors[lin.Tensor].Format.ActBlock()}
+	var err error
 	if a.Block == 0 {
-		a.X = floats(b)
-		return a, nil
+		a.X, err = c.floats(t, l, v, index)
+		return a, err
 	}
-	blocks := n / a.Block
-	a.D = floats(b[:4*blocks])
-	a.Q = make([]int8, n)
-	for i, x := range b[4*blocks:] {
-		a.Q[i] = int8(x)
-		if a.Q[i] == -128 {
-			return a, fail(t, l, "codes", "a code is −128")
+	scales := 4 * (n / a.Block)
+	a.D, a.Q = c.take(n/a.Block), c.takeCodes(n)
+	at, least := 0, int8(0)
+	err = c.each(t, l, v, index, 0, -1, func(b []byte) {
+		if at < scales {
+			k := min(scales-at, len(b))
+			decode(a.D[at/4:][:k/4], b)
+			at, b = at+k, b[k:]
 		}
+		q := a.Q[at-scales:][:len(b)]
+		for i, x := range b {
+			q[i] = int8(x)
+			least = min(least, int8(x))
+		}
+		at += len(b)
+	})
+	if err != nil {
+		return a, err
+	}
+	if least == -128 {
+		return a, fail(t, l, "codes", "a code is −128")
 	}
 	for _, d := range a.D {
 		if !(d >= 0) || !arith.Finite(d) {

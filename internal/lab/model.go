@@ -1,0 +1,140 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/audit"
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/author"
+	"github.com/geistnet/geist/internal/gguf"
+	"github.com/geistnet/geist/internal/kernel"
+	"github.com/geistnet/geist/internal/model"
+	"github.com/geistnet/geist/internal/prove"
+	"github.com/geistnet/geist/internal/quant"
+	"github.com/geistnet/geist/internal/synth"
+)
+
+// subject is a model under attack, with a node that repeats runs of it.
+type subject struct {
+	g    *ghost.Model
+	f    *gguf.File
+	m    *model.Model
+	team *kernel.Team
+	node *prove.Node
+}
+
+// shapes are the models that are attacked. Their weights are random: what is
+// checked does not depend on what they say.
+func shapes() map[string]synth.Spec {
+	tiny := func(kind, arch string) synth.Spec {
+		s := synth.Presets["tiny"]
+		s.Type, s.Arch, s.Layers, s.Seed = kind, arch, 4, 1
+		return s
+	}
+	moe := tiny("q8_0", "qwen3moe")
+	moe.Layers, moe.Experts, moe.Used, moe.FF = 3, 8, 3, 64
+	gemma := tiny("q4_0", "gemma3")
+	gemma.Tied = true
+	other := tiny("q8_0", "llama")
+	other.Seed = 2
+	return map[string]synth.Spec{
+		"llama": tiny("q8_0", "llama"), "llama q4_0": tiny("q4_0", "llama"), "llama f32": tiny("f32", "llama"),
+		"another llama": other, "mixture": moe, "gemma": gemma,
+	}
+}
+
+// shapeNames are the keys of shapes in the order in which honest runs use them.
+var shapeNames = [...]string{"llama", "llama q4_0", "llama f32", "mixture", "gemma"}
+
+func newSubject(spec synth.Spec, path kernel.Path, threads int) (*subject, error) {
+	var b bytes.Buffer
+	if err := synth.Write(&b, spec, nil); err != nil {
+		return nil, err
+	}
+	f, err := gguf.Parse("a model of the laboratory", b.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	g, err := author.Build(context.Background(), f, author.Options{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	team := kernel.NewTeam(threads)
+	m, err := model.Load(f, model.Options{Path: path, Team: team})
+	if err != nil {
+		team.Close()
+		return nil, err
+	}
+	return &subject{g, f, m, team, prove.NewNode(m, g, f, team, 64)}, nil
+}
+
+func (s *subject) close() {
+	s.team.Close()
+	s.m.Close()
+}
+
+// rows reads rows of weights.
+type rows func(tensor, row int) ([]byte, error)
+
+func (s *subject) row(tensor, row int) ([]byte, error) {
+	g := &s.g.Tensors[tensor]
+	t := s.f.Tensor(g.Name)
+	if t == nil || row < 0 || row >= g.Rows {
+		return nil, fmt.Errorf("tensor %q has no row %d", g.Name, row)
+	}
+	n := g.Format.RowBytes(g.Cols)
+	return t.Data[row*n:][:n:n], nil
+}
+
+// requantised are s's weights after a way through a smaller format.
+func (s *subject) requantised(f arith.Format) rows {
+	type key struct{ tensor, row int }
+	done := map[key][]byte{}
+	return func(tensor, row int) ([]byte, error) {
+		k := key{tensor, row}
+		if b := done[k]; b != nil {
+			return b, nil
+		}
+		b, err := s.row(tensor, row)
+		if err != nil {
+			return nil, err
+		}
+		g := &s.g.Tensors[tensor]
+		if g.Format == arith.F32 { // norms and routers
+			return b, nil
+		}
+		x := make([]float32, g.Cols)
+		arith.Dequantize(x, g.Format, b)
+		small, out := make([]byte, f.RowBytes(g.Cols)), make([]byte, len(b))
+		if err := quant.Row(small, f, x); err != nil {
+			return nil, err
+		}
+		arith.Dequantize(x, f, small)
+		if err := quant.Row(out, g.Format, x); err != nil {
+			return nil, err
+		}
+		done[k] = out
+		return out, nil
+	}
+}
+
+// replayRoot is the trace root that an honest node finds for a run.
+func (s *subject) replayRoot(run *audit.Run) ([32]byte, error) {
+	x, err := s.node.Replay(run, nil, nil)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return x.Root()
+}
+
+func drawPrompt(r *rand.Rand, n int) []int32 {
+	p := make([]int32, n)
+	for i := range p {
+		p[i] = int32(3 + r.IntN(500))
+	}
+	return p
+}
