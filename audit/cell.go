@@ -268,7 +268,7 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activa
 				p = c.elems(b)
 			}
 			c.passed("attention weight", "head %d gives position %d weight %v", head, at, all[at-from])
-	col, err := c.column(l, h/(m.Heads/m.KVHeads), i%m.ValDim)
+			col, err := c.column(l, h/(m.Heads/m.KVHeads), i%m.ValDim)
 			if err != nil {
 				return 0, err
 			}
