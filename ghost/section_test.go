@@ -50,7 +50,7 @@ func TestExcerpt(t *testing.T) {
 	for range 200 {
 		want := base
 		for _, p := range s.parts {
-			if (r.IntN(3) == 0 || p.Kind == PartTensor || p.Kind == PartLayer || p.Kind == PartLinear) && p.Kind != PartHead && p.Kind != PartMiddle && p.Kind != PartExperts && p.Index < LinearRouter+1 {
+			if (r.IntN(3) == 0 || p.Kind == PartTensor || p.Kind == PartLayer || p.Kind == PartLinear) && p.Kind != PartHead && p.Kind != PartMiddle && p.Kind != PartExperts && (p.Kind == PartTensor || p.Index < LinearRouter) {
 				want = append(want, p)
 			}
 		}

@@ -164,16 +164,54 @@ func (m *Model) TailLeaves() int { return Leaves(4 * m.Vocab) }
 // and key head the tree of key rows and the tree of value columns.
 func (m *Model) CacheRoots() int { return 2 * len(m.Layers) * m.KVHeads }
 
+// TokensPerLeaf is how many tokens a leaf of the tree of tokens holds.
+const TokensPerLeaf = 256
+
+// TokenLeaf is leaf i of the tree over all tokens, prompt and then answer: four
+// bytes for each id, little-endian.
+func TokenLeaf(prompt, answer []int32, i int) []byte {
+	n := len(prompt) + len(answer)
+	var b []byte
+	for j := i * TokensPerLeaf; j < min((i+1)*TokensPerLeaf, n); j++ {
+		id := int32(0)
+		if j < len(prompt) {
+			id = prompt[j]
+		} else {
+			id = answer[j-len(prompt)]
+		}
+		b = binary.LittleEndian.AppendUint32(b, uint32(id))
+	}
+	return b
+}
+
+// TokenLeaves is the number of leaves over n tokens, at least one.
+func TokenLeaves(n int) int { return max(1, (n+TokensPerLeaf-1)/TokensPerLeaf) }
+
+// TokenHashes are the hashes of all leaves of tokens.
+func TokenHashes(prompt, answer []int32) []merkle.Hash {
+	h := make([]merkle.Hash, TokenLeaves(len(prompt)+len(answer)))
+	for i := range h {
+		h[i] = merkle.HashLeaf(TokenLeaf(prompt, answer, i))
+	}
+	return h
+}
+
 // TraceRoot combines the roots of a run: of its tokens, prompt and answer, and
 // of the positions and the cache it computed for all of them but the last.
 func TraceRoot(prompt, answer []int32, positions, cache merkle.Hash) merkle.Hash {
-	b := []byte("geist/trace/1")
-	for _, ids := range [][]int32{prompt, answer} {
-		b = binary.LittleEndian.AppendUint64(b, uint64(len(ids)))
-		for _, id := range ids {
-			b = binary.LittleEndian.AppendUint32(b, uint32(id))
-		}
+	tokens, err := merkle.FromLeaves(TokenHashes(prompt, answer), merkle.Plain{}).Root()
+	if err != nil {
+		panic("ghost: internal error: " + err.Error()) // there is a leaf at least
 	}
+	return TraceTop(len(prompt), len(answer), tokens, positions, cache)
+}
+
+// TraceTop is TraceRoot of the root over the tokens.
+func TraceTop(prompt, answer int, tokens, positions, cache merkle.Hash) merkle.Hash {
+	b := []byte("geist/trace/1")
+	b = binary.LittleEndian.AppendUint64(b, uint64(prompt))
+	b = binary.LittleEndian.AppendUint64(b, uint64(answer))
+	b = append(b, tokens[:]...)
 	b = append(b, positions[:]...)
 	return merkle.HashLeaf(append(b, cache[:]...))
 }
