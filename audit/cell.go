@@ -214,7 +214,7 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activa
 	}
 	// The largest score belongs to a position of weight 1, though a score a
 	// rounding below it has that weight too.
-	reached := false
+	reached, largest := false, 0
 	for i, p := range all {
 		if p != 1 || reached {
 			continue
@@ -226,7 +226,7 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activa
 		if !(s <= top) || !same(m.KV.Round(arith.Exp(s-top)), 1) {
 			return a, fail(t, l, "largest score", "head %d says %v, position %d scores %v", head, top, from+i, s)
 		}
-		reached = same(s, top)
+		reached, largest = same(s, top), from+i
 	}
 	if !reached {
 		return a, fail(t, l, "largest score", "no position of head %d scores %v", head, top)
@@ -257,25 +257,24 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activa
 		return a, fail(t, l, "attention", "dimension %d of head %d is not %v", dim, head, out)
 	}
 	c.counts.Mixes++
-	if d.below(scaleShare) == 0 {
-		return c.scale(t, l, "attention", a, head*m.ValDim+dim, func(i int) (float32, error) {
-			h, p := i/m.ValDim, all
-			if h != head {
-				b, err := c.bytes(t, l, ghost.Weights, h, 0, -1)
-				if err != nil {
-					return 0, err
-				}
-				p = c.elems(b)
-			}
-			c.passed("attention weight", "head %d gives position %d weight %v", head, at, all[at-from])
-			col, err := c.column(l, h/(m.Heads/m.KVHeads), i%m.ValDim)
-			if err != nil {
+	c.passed("attention", "dimension %d of head %d is %v, mixed from %d positions", dim, head, out, t+1-first)
+	if d.below(scaleShare) > 0 {
+		return a, nil
+	}
+	return a, c.scale(t, l, "attention", a, head*m.ValDim+dim, func(i int) (float32, error) {
+		h, p := i/m.ValDim, all
+		if h != head {
+			var err error
+			if p, err = c.elements(t, l, ghost.Weights, h, 0, y.WeightsCount(t)); err != nil {
 				return 0, err
 			}
-			return mix(p, col), nil
-		})
-	}
-	return nil
+		}
+		col, err := c.column(l, h/(m.Heads/m.KVHeads), i%m.ValDim)
+		if err != nil {
+			return 0, err
+		}
+		return mix(p, col), nil
+	})
 }
 
 // scaleShare is how rarely scales of codes are checked: in one of so many
@@ -297,14 +296,15 @@ func (c *checker) scale(t, l int, relation string, a arith.Activations, i int, v
 		}
 		x, err := value(j)
 		if err != nil {
-			return a, err
+			return err
 		}
 		most = max(most, x, -x)
 	}
 	if !same(a.D[b], most/127) {
-		return a, fail(t, l, relation, "the scale of block %d is %v, should be %v", b, a.D[b], most/127)
+		return fail(t, l, relation, "the scale of block %d is %v, should be %v", b, a.D[b], most/127)
 	}
 	c.counts.Scales++
+	c.passed(relation+" scale", "block %d has the scale %v of its largest element", b, a.D[b])
 	return nil
 }
 

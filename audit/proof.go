@@ -2,49 +2,111 @@ package audit
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/merkle"
 )
 
-// A proof is a magic, the opened items in the order in which the checks first
-// ask for them, and then the hashes of one multiproof per tree. All lengths and
-// indices follow from the run and the challenge, so it holds neither
-// (docs/spec/audit.md §4).
-const proofMagic = "geist proof 1\n"
+// A proof is a magic, the size of the challenge, the opened items in the order in
+// which the checks first ask for them, and then the hashes of one multiproof per
+// tree. All lengths and indices follow from the run and the challenge, so it
+// holds neither (docs/spec/audit.md §4).
+const (
+	proofMagic = "geist proof 1\n"
+	headBytes  = len(proofMagic) + 3*4
+)
+
+// head is how the proof for a challenge begins.
+func (c Challenge) head() []byte {
+	b := []byte(proofMagic)
+	for _, n := range []int{c.Cells, c.Tails, c.Full} {
+		b = binary.LittleEndian.AppendUint32(b, uint32(n))
+	}
+	return b
+}
+
+// SizeOf reads the size of the challenge that a proof answers.
+func SizeOf(proof []byte) (Size, error) {
+	if len(proof) > MaxProofBytes || len(proof) < headBytes || string(proof[:len(proofMagic)]) != proofMagic {
+		return Size{}, fmt.Errorf("%d bytes are not a proof", len(proof))
+	}
+	n := func(i int) int { return int(binary.LittleEndian.Uint32(proof[len(proofMagic)+4*i:])) }
+	return Size{n(0), n(1), n(2)}, nil
+}
 
 // MaxProofBytes bounds what Verify reads.
 const MaxProofBytes = 256 << 20
 
 // items are the opened values of one proof, by tree.
 type items struct {
-	leaves  map[[2]int]map[uint64][]byte // (position, layer)
-	tails   map[int]map[uint64][]byte    // position
-	keys    map[[2]int]map[uint64][]byte // (layer, key head): positions
-	columns map[[2]int]map[uint64][]byte // (layer, key head): dimensions
-	rows    map[int]map[uint64][]byte    // tensor
+	leaves  map[[2]int]*opened // (position, layer)
+	tails   map[int]*opened    // position
+	keys    map[[2]int]*opened // (layer, key head): positions
+	columns map[[2]int]*opened // (layer, key head): dimensions
+	rows    map[int]*opened    // tensor
 }
 
 func newItems() *items {
-	return &items{map[[2]int]map[uint64][]byte{}, map[int]map[uint64][]byte{}, map[[2]int]map[uint64][]byte{}, map[[2]int]map[uint64][]byte{}, map[int]map[uint64][]byte{}}
+	return &items{map[[2]int]*opened{}, map[int]*opened{}, map[[2]int]*opened{}, map[[2]int]*opened{}, map[int]*opened{}}
 }
 
-func get[K comparable](m map[K]map[uint64][]byte, k K, i int, open func() ([]byte, error)) ([]byte, error) {
-	if b, ok := m[k][uint64(i)]; ok {
-		return b, nil
+// opened are the leaves of one tree that were asked for. There are few, or they
+// are asked for in order, so looking through them is quicker than a map.
+type opened struct {
+	index []uint64
+	data  [][]byte
+	last  int // found last
+}
+
+func get[K comparable](m map[K]*opened, k K, i int, open func() ([]byte, error)) ([]byte, error) {
+	o := m[k]
+	if o == nil {
+		o = &opened{index: make([]uint64, 0, 32), data: make([][]byte, 0, 32)}
+		m[k] = o
+	}
+	for j := range o.index {
+		if j += o.last; j >= len(o.index) {
+			j -= len(o.index)
+		}
+		if o.index[j] == uint64(i) {
+			o.last = j
+			return o.data[j], nil
+		}
 	}
 	b, err := open()
 	if err != nil {
 		return nil, err
 	}
-	if m[k] == nil {
-		m[k] = map[uint64][]byte{}
-	}
-	m[k][uint64(i)] = b
+	o.last = len(o.index)
+	o.index, o.data = append(o.index, uint64(i)), append(o.data, b)
 	return b, nil
+}
+
+// sort puts the leaves in ascending order.
+func (o *opened) sort() {
+	o.last = 0
+	if !slices.IsSorted(o.index) {
+		sort.Sort(o)
+	}
+}
+
+// sorted gives the indices in ascending order.
+func (o *opened) sorted() []uint64 {
+	o.sort()
+	return o.index
+}
+
+// Len, Less and Swap are for sort.
+func (o *opened) Len() int           { return len(o.index) }
+func (o *opened) Less(i, j int) bool { return o.index[i] < o.index[j] }
+func (o *opened) Swap(i, j int) {
+	o.index[i], o.index[j] = o.index[j], o.index[i]
+	o.data[i], o.data[j] = o.data[j], o.data[i]
 }
 
 // stream is a Source that opens each item once, with the length it must have.
@@ -105,17 +167,25 @@ type Report struct {
 // Verify checks a proof against a run and a challenge. The error is a *Failure
 // where a relation does not hold.
 func Verify(run *Run, ch Challenge, proof []byte) (*Report, error) {
+	return verify(run, ch, proof, nil)
+}
+
+func verify(run *Run, ch Challenge, proof []byte, e *explainer) (*Report, error) {
 	if err := run.Check(); err != nil {
 		return nil, err
 	}
 	if err := ch.Check(); err != nil {
 		return nil, err
 	}
-	if len(proof) > MaxProofBytes || len(proof) < len(proofMagic) || string(proof[:len(proofMagic)]) != proofMagic {
-		return nil, fmt.Errorf("%d bytes are not a proof", len(proof))
+	size, err := SizeOf(proof)
+	if err != nil {
+		return nil, err
 	}
-	rest := proof[len(proofMagic):]
-	c := &checker{Run: run, layouts: map[[2]int]*ghost.Layout{}}
+	if want := (Size{ch.Cells, ch.Tails, ch.Full}); size != want {
+		return nil, fmt.Errorf("the proof opens %d cells, %d tails and %d full ones; asked were %d, %d and %d", size.Cells, size.Tails, size.Full, want.Cells, want.Tails, want.Full)
+	}
+	rest := proof[headBytes:]
+	c := newChecker(run)
 	s := &stream{c: c, seen: newItems()}
 	s.next = func(n int, _ func() ([]byte, error)) ([]byte, error) {
 		if n > len(rest) {
@@ -126,6 +196,10 @@ func Verify(run *Run, ch Challenge, proof []byte) (*Report, error) {
 		return b, nil
 	}
 	c.src = s
+	if e != nil {
+		e.Source, e.c = s, c
+		c.src, c.explain = e, e
+	}
 	if err := c.all(ch); err != nil {
 		return nil, err
 	}
@@ -144,8 +218,8 @@ func Verify(run *Run, ch Challenge, proof []byte) (*Report, error) {
 		return nil, fmt.Errorf("the proof has %d hashes too many", left)
 	}
 	r := &Report{Positions: run.Positions(), Layers: len(run.Model.Layers), Challenge: ch, Counts: c.counts, ProofBytes: len(proof)}
-	for _, m := range s.seen.rows {
-		for _, b := range m {
+	for _, o := range s.seen.rows {
+		for _, b := range o.data {
 			r.RowBytes += len(b)
 		}
 	}
@@ -156,29 +230,34 @@ func Verify(run *Run, ch Challenge, proof []byte) (*Report, error) {
 // returns how many hashes are left.
 func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err error) {
 	m := c.Model
-	fold := func(n int, indices []uint64, leaves []merkle.Hash, what string) (merkle.Hash, error) {
+	fold := func(n int, indices []uint64, leaves []merkle.Hash, name, in func() string) (merkle.Hash, error) {
 		k, err := merkle.ProofLen(uint64(n), indices)
 		if err != nil {
-			return merkle.Hash{}, fmt.Errorf("%s: %w", what, err)
+			return merkle.Hash{}, fmt.Errorf("%s: %w", name(), err)
 		}
 		if k > len(hashes) {
-			return merkle.Hash{}, fmt.Errorf("%s: the proof has %d hashes too few", what, k-len(hashes))
+			return merkle.Hash{}, fmt.Errorf("%s: the proof has %d hashes too few", name(), k-len(hashes))
 		}
 		r, err := merkle.RootOf(uint64(n), indices, leaves, hashes[:k])
 		hashes = hashes[k:]
 		if err != nil {
-			return r, fmt.Errorf("%s: %w", what, err)
+			return r, fmt.Errorf("%s: %w", name(), err)
+		}
+		if c.explain != nil {
+			c.explain.tree(name(), in(), n, len(indices), k, r)
 		}
 		return r, nil
 	}
-	open := func(n int, of map[uint64][]byte, what string) (merkle.Hash, error) {
-		indices := slices.Sorted(maps.Keys(of))
-		leaves := make([]merkle.Hash, len(indices))
-		for i, x := range indices {
-			leaves[i] = merkle.HashLeaf(of[x])
+	var leaves []merkle.Hash
+	open := func(n int, of *opened, name, in func() string) (merkle.Hash, error) {
+		of.sort()
+		leaves = leaves[:0]
+		for _, b := range of.data {
+			leaves = append(leaves, merkle.HashLeaf(b))
 		}
-		return fold(n, indices, leaves, what)
+		return fold(n, of.index, leaves, name, in)
 	}
+	text := func(s string) func() string { return func() string { return s } }
 
 	// Layers and tails, then positions, then all positions.
 	layers := map[int]map[uint64]merkle.Hash{}
@@ -189,14 +268,14 @@ func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err e
 		layers[t][uint64(i)] = h
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(it.leaves), pairs) {
-		h, err := open(c.layout(k[0], k[1]).Len(), it.leaves[k], fmt.Sprintf("position %d, layer %d", k[0], k[1]))
+		h, err := open(c.layout(k[0], k[1]).Len(), it.leaves[k], func() string { return layerName(k[0], k[1]) }, func() string { return positionName(k[0]) })
 		if err != nil {
 			return 0, err
 		}
 		set(k[0], k[1], h)
 	}
 	for _, t := range slices.Sorted(maps.Keys(it.tails)) {
-		h, err := open(m.TailLeaves(), it.tails[t], fmt.Sprintf("logits of position %d", t))
+		h, err := open(m.TailLeaves(), it.tails[t], func() string { return fmt.Sprintf("logits of position %d", t) }, func() string { return positionName(t) })
 		if err != nil {
 			return 0, err
 		}
@@ -205,14 +284,14 @@ func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err e
 	positions := map[uint64]merkle.Hash{}
 	for _, t := range slices.Sorted(maps.Keys(layers)) {
 		indices, leaves := unzip(layers[t])
-		h, err := fold(len(m.Layers)+1, indices, leaves, fmt.Sprintf("position %d", t))
+		h, err := fold(len(m.Layers)+1, indices, leaves, func() string { return positionName(t) }, text("positions"))
 		if err != nil {
 			return 0, err
 		}
 		positions[uint64(t)] = h
 	}
 	top, err := rootOr(positions, func(i []uint64, h []merkle.Hash) (merkle.Hash, error) {
-		return fold(c.Positions(), i, h, "positions")
+		return fold(c.Positions(), i, h, text("positions"), text("the trace root"))
 	}, &hashes)
 	if err != nil {
 		return 0, err
@@ -220,13 +299,13 @@ func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err e
 
 	// The cache.
 	sub := map[uint64]merkle.Hash{}
-	for j, trees := range []map[[2]int]map[uint64][]byte{it.keys, it.columns} {
+	for j, trees := range []map[[2]int]*opened{it.keys, it.columns} {
 		for _, k := range slices.SortedFunc(maps.Keys(trees), pairs) {
 			n := c.Positions()
 			if j == 1 {
 				n = m.ValDim
 			}
-			h, err := open(n, trees[k], fmt.Sprintf("cache of layer %d, head %d", k[0], k[1]))
+			h, err := open(n, trees[k], func() string { return cacheName(j, k[0], k[1]) }, text("cache"))
 			if err != nil {
 				return 0, err
 			}
@@ -234,7 +313,7 @@ func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err e
 		}
 	}
 	cache, err := rootOr(sub, func(i []uint64, h []merkle.Hash) (merkle.Hash, error) {
-		return fold(m.CacheRoots(), i, h, "cache")
+		return fold(m.CacheRoots(), i, h, text("cache"), text("the trace root"))
 	}, &hashes)
 	if err != nil {
 		return 0, err
@@ -246,7 +325,7 @@ func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err e
 	// Weights.
 	for _, t := range slices.Sorted(maps.Keys(it.rows)) {
 		x := &m.Tensors[t]
-		h, err := open(x.Rows, it.rows[t], fmt.Sprintf("tensor %q", x.Name))
+		h, err := open(x.Rows, it.rows[t], text(x.Name), text("the Ghost file"))
 		if err != nil {
 			return 0, err
 		}
@@ -303,8 +382,8 @@ func Prove(run *Run, ch Challenge, p Prover) ([]byte, error) {
 	if err := ch.Check(); err != nil {
 		return nil, err
 	}
-	out := []byte(proofMagic)
-	c := &checker{Run: run, layouts: map[[2]int]*ghost.Layout{}}
+	out := ch.head()
+	c := newChecker(run)
 	s := &stream{c: c, seen: newItems(), full: p}
 	s.next = func(n int, open func() ([]byte, error)) ([]byte, error) {
 		b, err := open()
@@ -350,13 +429,13 @@ func (it *items) siblings(c *checker, p Prover) (out []merkle.Hash, err error) {
 		touched[t][uint64(l)] = true
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(it.leaves), pairs) {
-		if err := prove(p.LeafHashes(k[0], k[1]))(slices.Sorted(maps.Keys(it.leaves[k]))); err != nil {
+		if err := prove(p.LeafHashes(k[0], k[1]))(it.leaves[k].sorted()); err != nil {
 			return nil, err
 		}
 		touch(k[0], k[1])
 	}
 	for _, t := range slices.Sorted(maps.Keys(it.tails)) {
-		if err := prove(p.TailHashes(t))(slices.Sorted(maps.Keys(it.tails[t]))); err != nil {
+		if err := prove(p.TailHashes(t))(it.tails[t].sorted()); err != nil {
 			return nil, err
 		}
 		touch(t, len(m.Layers))
@@ -384,13 +463,13 @@ func (it *items) siblings(c *checker, p Prover) (out []merkle.Hash, err error) {
 		return nil, err
 	}
 	var sub []uint64
-	for j, trees := range []map[[2]int]map[uint64][]byte{it.keys, it.columns} {
+	for j, trees := range []map[[2]int]*opened{it.keys, it.columns} {
 		for _, k := range slices.SortedFunc(maps.Keys(trees), pairs) {
 			of := p.KeyHashes
 			if j == 1 {
 				of = p.ColumnHashes
 			}
-			if err := prove(of(k[0], k[1]))(slices.Sorted(maps.Keys(trees[k]))); err != nil {
+			if err := prove(of(k[0], k[1]))(trees[k].sorted()); err != nil {
 				return nil, err
 			}
 			sub = append(sub, uint64(2*(k[0]*m.KVHeads+k[1])+j))
@@ -406,7 +485,7 @@ func (it *items) siblings(c *checker, p Prover) (out []merkle.Hash, err error) {
 		if err != nil {
 			return nil, err
 		}
-		hs, err := tree.Prove(slices.Sorted(maps.Keys(it.rows[t])))
+		hs, err := tree.Prove(it.rows[t].sorted())
 		if err != nil {
 			return nil, err
 		}

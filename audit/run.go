@@ -294,9 +294,18 @@ func (c *checker) input(t, l int, v ghost.Value, index, n int, lin *ghost.Linear
 	if least == -128 {
 		return a, fail(t, l, "codes", "a code is −128")
 	}
-	for _, d := range a.D {
+	// A block's largest value has the code ±127; a scale too large for its block
+	// would make any codes right.
+	for b, d := range a.D {
 		if !(d >= 0) || !arith.Finite(d) {
 			return a, fail(t, l, "codes", "a scale is %v", d)
+		}
+		lo, hi := int8(0), int8(0)
+		for _, q := range a.Q[b*a.Block:][:a.Block] {
+			lo, hi = min(lo, q), max(hi, q)
+		}
+		if most := max(hi, -lo); (d == 0) != (most == 0) || d > 0 && most != 127 {
+			return a, fail(t, l, "codes", "a block of scale %v has %d as its largest code", d, most)
 		}
 	}
 	return a, nil

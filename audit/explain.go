@@ -1,0 +1,181 @@
+package audit
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/geistnet/geist/merkle"
+)
+
+// Explanation is the picture of one cell of an accepted proof: what was opened
+// for each relation, and how it leads up to what the asker knew before.
+type Explanation struct {
+	Cell     int    `json:"cell"`
+	Position int    `json:"position"`
+	Layer    int    `json:"layer"`
+	Token    int32  `json:"token"` // at the position
+	Steps    []Step `json:"steps"`
+	Trees    []Tree `json:"trees"` // that the opened items lie in, from below upwards
+	Trace    string `json:"trace"` // in the receipt
+	Model    string `json:"model"` // id of the Ghost file, which has the roots of tensors
+}
+
+// Step is one relation that holds.
+type Step struct {
+	Relation string `json:"relation"`
+	Says     string `json:"says"`
+	Opened   []Item `json:"opened"`
+}
+
+// Item is one opened leaf.
+type Item struct {
+	Tree  string `json:"tree"`
+	Index int    `json:"index"`
+	Bytes int    `json:"bytes"`
+	Hash  string `json:"hash"`
+}
+
+// Tree is a Merkle tree of which leaves were opened by the proof.
+type Tree struct {
+	Name     string `json:"name"`
+	Leaves   int    `json:"leaves"`
+	Opened   int    `json:"opened"`   // leaves, in the whole proof
+	Siblings int    `json:"siblings"` // hashes in the multiproof
+	Root     string `json:"root"`
+	In       string `json:"in"` // where the root is a leaf or stands
+}
+
+// explainer notes what one cell opens. A nil one notes nothing.
+type explainer struct {
+	Source
+	c      *checker
+	want   int
+	on     bool
+	opened []Item
+	out    *Explanation
+	trees  []Tree
+}
+
+func (e *explainer) cell(i int) {
+	if e != nil {
+		e.on = i == e.want
+	}
+}
+
+// passed notes a relation that holds.
+func (c *checker) passed(relation, format string, a ...any) {
+	if e := c.explain; e != nil && e.on {
+		e.out.Steps = append(e.out.Steps, Step{relation, fmt.Sprintf(format, a...), e.opened})
+		e.opened = nil
+	}
+}
+
+func (e *explainer) item(tree string, index int, b []byte, err error) ([]byte, error) {
+	if err == nil && e.on {
+		x := Item{tree, index, len(b), merkle.HashLeaf(b).String()}
+		for _, o := range e.opened {
+			if o == x {
+				return b, nil
+			}
+		}
+		e.opened = append(e.opened, x)
+	}
+	return b, err
+}
+
+func (e *explainer) Leaf(t, l, i int) ([]byte, error) {
+	b, err := e.Source.Leaf(t, l, i)
+	return e.item(layerName(t, l), i, b, err)
+}
+
+func (e *explainer) Key(l, g, t int) ([]byte, error) {
+	b, err := e.Source.Key(l, g, t)
+	return e.item(cacheName(0, l, g), t, b, err)
+}
+
+func (e *explainer) Column(l, g, d int) ([]byte, error) {
+	b, err := e.Source.Column(l, g, d)
+	return e.item(cacheName(1, l, g), d, b, err)
+}
+
+func (e *explainer) Row(tensor, row int) ([]byte, error) {
+	b, err := e.Source.Row(tensor, row)
+	return e.item(e.c.Model.Tensors[tensor].Name, row, b, err)
+}
+
+func layerName(t, l int) string { return fmt.Sprintf("position %d, layer %d", t, l) }
+func positionName(t int) string { return fmt.Sprintf("position %d", t) }
+func cacheName(j, l, g int) string {
+	return fmt.Sprintf("cached %s of layer %d, head %d", [2]string{"keys", "values"}[j], l, g)
+}
+
+// tree notes a tree that was folded up to its root.
+func (e *explainer) tree(name, in string, leaves, opened, siblings int, root merkle.Hash) {
+	if e != nil {
+		e.trees = append(e.trees, Tree{name, leaves, opened, siblings, root.String(), in})
+	}
+}
+
+// Explain verifies a proof and pictures its cell number i.
+func Explain(run *Run, ch Challenge, proof []byte, i int) (*Explanation, error) {
+	if i < 0 || i >= ch.Cells {
+		return nil, fmt.Errorf("explain cell %d of a proof with %d", i, ch.Cells)
+	}
+	if err := run.Check(); err != nil {
+		return nil, err
+	}
+	out := &Explanation{Cell: i, Trace: run.Trace.String()}
+	cells := ch.stream("cells", 0)
+	for range i + 1 {
+		out.Position, out.Layer = cells.below(run.Positions()), cells.below(len(run.Model.Layers))
+	}
+	out.Token, out.Model = run.token(out.Position), run.Model.ID().String()
+	e := &explainer{want: i, out: out}
+	if _, err := verify(run, ch, proof, e); err != nil {
+		return nil, err
+	}
+	// Of all trees of the proof, those above what this cell opened.
+	above := map[string]bool{}
+	for _, s := range out.Steps {
+		for _, o := range s.Opened {
+			above[o.Tree] = true
+		}
+	}
+	for _, t := range e.trees {
+		if above[t.Name] {
+			above[t.In] = true
+			out.Trees = append(out.Trees, t)
+		}
+	}
+	return out, nil
+}
+
+// String is the picture as text.
+func (x *Explanation) String() string {
+	var b strings.Builder
+	short := func(h string) string { return h[:16] + "…" }
+	fmt.Fprintf(&b, "Cell %d: position %d (token %d), layer %d\n", x.Cell, x.Position, x.Token, x.Layer)
+	for _, s := range x.Steps {
+		fmt.Fprintf(&b, "\n  %s: %s\n", s.Relation, s.Says)
+		for i := 0; i < len(s.Opened); i++ {
+			o := s.Opened[i]
+			n := 1
+			for i+1 < len(s.Opened) && s.Opened[i+1].Tree == o.Tree && s.Opened[i+1].Index == s.Opened[i].Index+1 {
+				i++
+				n++
+			}
+			if n > 1 {
+				fmt.Fprintf(&b, "    ├─ %s: leaves %d to %d\n", o.Tree, o.Index, o.Index+n-1)
+				continue
+			}
+			fmt.Fprintf(&b, "    ├─ %s: leaf %d (%d bytes) %s\n", o.Tree, o.Index, o.Bytes, short(o.Hash))
+		}
+	}
+	b.WriteString("\n  up to the roots\n")
+	for _, t := range x.Trees {
+		fmt.Fprintf(&b, "    ├─ %s: %d of %d leaves and %d siblings give %s in %s\n", t.Name, t.Opened, t.Leaves, t.Siblings, short(t.Root), t.In)
+	}
+	fmt.Fprintf(&b, "    ├─ trace root %s, signed in the receipt\n", short(x.Trace))
+	fmt.Fprintf(&b, "    └─ Ghost file %s, named in the receipt\n", x.Model)
+	return b.String()
+}

@@ -1,0 +1,150 @@
+package prove
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/audit"
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/author"
+	"github.com/geistnet/geist/internal/gguf"
+	"github.com/geistnet/geist/internal/kernel"
+	"github.com/geistnet/geist/internal/model"
+)
+
+// cpu is the processor time of this process so far.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// seal makes the run file of a run whose trace is known, as a provider and an
+// asker together would.
+func seal(t testing.TB, run *audit.Run, size audit.Size) *audit.RunFile {
+	t.Helper()
+	f := &audit.RunFile{Answer: run.Answer, Size: size, SeedNonce: ghost.Nonce{1}, AuditNonce: ghost.Nonce{2}}
+	f.Request = &ghost.Request{Salt: [32]byte{3}, Prompt: run.Prompt, Sampling: run.Sampling, MaxTokens: len(run.Answer)}
+	f.Request.Sampling.Seed = [32]byte{}
+	f.Receipt = &ghost.Receipt{Time: 1, Model: run.Model.ID(), Arithmetic: arith.Version, Request: f.Request.Hash(),
+		Prompt: ghost.HashTokens(f.Request.Salt, run.Prompt), Answer: ghost.HashTokens(f.Request.Salt, run.Answer), Finish: ghost.FinishLength, SeedRule: ghost.SeedRule1,
+		SeedNonce: ghost.CommitSeed(f.SeedNonce), AuditNonce: ghost.CommitAudit(f.AuditNonce), Trace: run.Trace, Grade: ghost.GhostAudited}
+	secret := ghost.Secret{31: 7}
+	k, err := secret.Public()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Receipt.Client = k
+	if err := f.Receipt.Sign(secret); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// seedOf is the sampler's seed in a run file that seal makes of such a run.
+func seedOf(m *ghost.Model, prompt []int32, length int, s arith.Sampling) [32]byte {
+	q := &ghost.Request{Salt: [32]byte{3}, Prompt: prompt, Sampling: s, MaxTokens: length}
+	q.Sampling.Seed = [32]byte{}
+	return ghost.Seed(ghost.Nonce{1}, q.Hash(), m.ID())
+}
+
+// TestMeasure measures proofs of a large model: the GGUF file that
+// GEIST_MEASURE names. With GEIST_MEASURE_OUT it leaves the files there.
+func TestMeasure(t *testing.T) {
+	path := os.Getenv("GEIST_MEASURE")
+	if path == "" {
+		t.Skip("GEIST_MEASURE names no model file")
+	}
+	f, err := gguf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	g, err := author.Build(context.Background(), f, author.Options{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	team := kernel.NewTeam(runtime.NumCPU())
+	defer team.Close()
+	m, err := model.Load(f, model.Options{Path: kernel.Best(), Team: team})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	n := NewNode(m, g, f, team, 512)
+	const prompts, answers = 512, 256
+	s := arith.Sampling{Temperature: 0.8, TopK: 40, TopP: 0.95}
+	p := prompt(1, prompts)
+	s.Seed = seedOf(g, p, answers, s)
+	run := answer(t, n, p, answers, s)
+
+	// A prefill without a trace, of all positions, and without logits.
+	tokens := append(append([]int32(nil), run.Prompt...), run.Answer...)[:run.Positions()]
+	st := n.Model.NewState(n.team, 512)
+	var c model.Cache
+	for range len(tokens)/model.PagePositions + 1 {
+		c.Pages = append(c.Pages, make([]byte, n.Model.PageBytes()))
+	}
+	begin, used := time.Now(), cpu()
+	for at := 0; at < len(tokens); at += 512 {
+		if _, err := st.Forward([]model.Segment{{Cache: &c, Start: at, Tokens: tokens[at:min(at+512, len(tokens))], Logits: model.None}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("prefill of %d positions: %.2f s (cpu %.2f s)", len(tokens), time.Since(begin).Seconds(), (cpu() - used).Seconds())
+	begin, used = time.Now(), cpu()
+	x, err := n.Replay(run, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if run.Trace, err = x.Root(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("replay and root: %.2f s (cpu %.2f s)", time.Since(begin).Seconds(), (cpu() - used).Seconds())
+	for i, size := range []audit.Size{{Cells: 32, Tails: 4, Full: 1}, {Cells: 32, Tails: 4, Full: 1}, {Cells: 8, Tails: 2, Full: 1}} {
+		file := seal(t, run, size)
+		ch := file.Challenge()
+		begin, used = time.Now(), cpu()
+		proof, err := n.Prove(run, ch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened := time.Since(begin)
+		openedCPU := cpu() - used
+		best, bestCPU := time.Hour, time.Hour
+		var rep *audit.Report
+		for range 30 {
+			begin, used = time.Now(), cpu()
+			if rep, err = audit.Verify(run, ch, proof); err != nil {
+				t.Fatal(err)
+			}
+			best, bestCPU = min(best, time.Since(begin)), min(bestCPU, cpu()-used)
+		}
+		t.Logf("%d: c = %d: proof %d bytes, of which rows %d; opened in %.2f s (cpu %.2f s), verified in %.2f ms (cpu %.2f ms)",
+			i, size.Cells, len(proof), rep.RowBytes, opened.Seconds(), openedCPU.Seconds(), 1e3*best.Seconds(), 1e3*bestCPU.Seconds())
+		if dir := os.Getenv("GEIST_MEASURE_OUT"); dir != "" {
+			rb, err := file.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			gb, err := ghost.Encode(g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, b := range map[string][]byte{"run": rb, "ghost": gb, "proof": proof} {
+				if err := os.WriteFile(filepath.Join(dir, string(rune('0'+i))+"."+name), bytes.Clone(b), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
