@@ -27,8 +27,13 @@ func Sum(x []float32) float32 {
 // SumSquares adds the squares of x in the canonical order of reductions.
 func SumSquares(x []float32) float32 {
 	var l [Lanes]float32
+	for ; len(x) >= Lanes; x = x[Lanes:] {
+		for i, v := range (*[Lanes]float32)(x) {
+			l[i] += float32(v * v)
+		}
+	}
 	for i, v := range x {
-		l[i%Lanes] += float32(v * v)
+		l[i] += float32(v * v)
 	}
 	return tree(&l)
 }
@@ -40,15 +45,20 @@ func RMSScale(x []float32, eps float32) float32 {
 	return 1 / sqrt(SumSquares(x)/float32(len(x))+eps)
 }
 
-// RMSNorm writes x·RMSScale(x)·w to dst, rounding after each product. w nil
-// stands for ones. dst may be x.
-func RMSNorm(dst, x, w []float32, eps float32) {
+// RMSNorm writes x·RMSScale(x)·w to dst, rounding after each product, and
+// returns RMSScale(x). w nil stands for ones. dst may be x.
+func RMSNorm(dst, x, w []float32, eps float32) float32 {
 	r := RMSScale(x, eps)
-	for i, v := range x {
-		y := float32(v * r)
-		if w != nil {
-			y = float32(y * w[i])
+	dst = dst[:len(x)]
+	if w == nil {
+		for i, v := range x {
+			dst[i] = float32(v * r)
 		}
-		dst[i] = y
+		return r
 	}
+	w = w[:len(x)]
+	for i, v := range x {
+		dst[i] = float32(float32(v*r) * w[i])
+	}
+	return r
 }

@@ -82,7 +82,7 @@ func (a *Sampler) Sample(logits []float32, s *Sampling, history []int32, index u
 		}
 		return int32(best)
 	}
-	a.c = a.c[:0]
+	a.c = slices.Grow(a.c[:0], len(logits))
 	top := float32(math.Inf(-1))
 	for i, l := range logits {
 		if ok(i) {
