@@ -86,7 +86,8 @@ func (a *Sampler) Sample(logits []float32, s *Sampling, history []int32, index u
 	top := float32(math.Inf(-1))
 	for i, l := range logits {
 		if ok(i) {
-			l /= s.Temperature
+			// A quotient beyond float32 counts as the largest number.
+			l = min(max(l/s.Temperature, -math.MaxFloat32), math.MaxFloat32)
 			a.c = append(a.c, candidate{id: int32(i), l: l})
 			top = max(top, l)
 		}

@@ -136,10 +136,10 @@ func TestSetEqualsQuantize(t *testing.T) {
 				if !ok || !in.Set(0, x) {
 					t.Fatal("finite values refused")
 				}
-				sameBits(t, "scale", in.d, a.D)
+				sameBits(t, "scale", in.of(m).d, a.D)
 				for i, q := range a.Q {
-					if in.q[i] != q {
-						t.Fatalf("%v scale %g: code %d is %d, want %d", p, scale, i, in.q[i], q)
+					if in.of(m).q[i] != q {
+						t.Fatalf("%v scale %g: code %d is %d, want %d", p, scale, i, in.of(m).q[i], q)
 					}
 				}
 			}

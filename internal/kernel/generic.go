@@ -8,7 +8,7 @@ import (
 )
 
 // mulGeneric is Mul in plain Go, over the packed weights.
-func (m *Matrix) mulGeneric(dst []float32, ldd int, in *Input, begin, end int) {
+func (m *Matrix) mulGeneric(dst []float32, ldd int, in *form, begin, end int) {
 	var l layout
 	if in.block != 0 {
 		l = layoutOf(m.Format, m.path.signed8())
@@ -42,7 +42,7 @@ func (m *Matrix) mulGeneric(dst []float32, ldd int, in *Input, begin, end int) {
 }
 
 // mulFloatGeneric adds the products of one column to a group's sums.
-func (m *Matrix) mulFloatGeneric(dst []float32, ldd int, in *Input, g, col int, w []byte, wf *[GroupRows]float32) {
+func (m *Matrix) mulFloatGeneric(dst []float32, ldd int, in *form, g, col int, w []byte, wf *[GroupRows]float32) {
 	for r := range wf {
 		switch m.Format {
 		case arith.F32:

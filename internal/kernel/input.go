@@ -70,9 +70,16 @@ func (k sumsKind) bytesPerBlock() int {
 	return 16
 }
 
-// Input is a batch of matmul inputs in the form the kernels read: quantised,
-// and interleaved in tiles of 8, 4, 2 and 1 rows.
+// Input is a batch of matmul inputs in the forms that the kernels read.
 type Input struct {
+	n, cols int
+	forms   [3]form // of float32 inputs, blocks of 32 and blocks of 256
+	used    [3]bool
+}
+
+// form is a batch of inputs for formats of one ActBlock: quantised, and
+// interleaved in tiles of 8, 4, 2 and 1 rows.
+type form struct {
 	path Path
 	n    int // rows
 	cols int
@@ -85,27 +92,64 @@ type Input struct {
 	need  [sumsKinds]bool
 }
 
+// formIndex is where Input keeps the form of a block length.
+func formIndex(block int) int {
+	switch block {
+	case 0:
+		return 0
+	case 32:
+		return 1
+	}
+	return 2
+}
+
 // Reset prepares in for n rows of cols values that will meet the matrices ms,
-// which all have cols columns and formats of one ActBlock. Buffers grow and
-// are kept.
+// which all have cols columns. Buffers grow and are kept.
 func (in *Input) Reset(n, cols int, ms ...*Matrix) {
-	in.path, in.n, in.cols, in.block = ms[0].path, n, cols, ms[0].Format.ActBlock()
-	in.need = [sumsKinds]bool{}
-	if in.block == 0 {
-		in.x = grow(in.x, n*cols)
+	in.n, in.cols = n, cols
+	in.used = [3]bool{}
+	for _, m := range ms {
+		block := m.Format.ActBlock()
+		i := formIndex(block)
+		if !in.used[i] {
+			in.used[i] = true
+			in.forms[i].reset(m.path, n, cols, block)
+		}
+		in.forms[i].expect(m)
+	}
+}
+
+func (f *form) reset(path Path, n, cols, block int) {
+	f.path, f.n, f.cols, f.block = path, n, cols, block
+	f.need = [sumsKinds]bool{}
+	if block == 0 {
+		f.x = grow(f.x, n*cols)
 		return
 	}
-	blocks := cols / in.block
-	in.q = grow(in.q, n*cols)
-	in.d = grow(in.d, n*blocks)
-	for _, m := range ms {
-		k := layoutOf(m.Format, in.path.signed8()).sums(in.path)
-		if k == sumsNone || in.need[k] {
-			continue
-		}
-		in.need[k] = true
-		in.sums[k] = grow(in.sums[k], n*blocks*k.bytesPerBlock())
+	f.q = grow(f.q, n*cols)
+	f.d = grow(f.d, n*cols/block)
+}
+
+// expect makes room for what products with m need besides the codes.
+func (f *form) expect(m *Matrix) {
+	if f.block == 0 {
+		return
 	}
+	k := m.sums
+	if k == sumsNone || f.need[k] {
+		return
+	}
+	f.need[k] = true
+	f.sums[k] = grow(f.sums[k], f.n*f.cols/f.block*k.bytesPerBlock())
+}
+
+// of is the form that products with m read.
+func (in *Input) of(m *Matrix) *form {
+	i := formIndex(m.Format.ActBlock())
+	if !in.used[i] {
+		panic("kernel: internal error: the input was not prepared for " + m.Format.String())
+	}
+	return &in.forms[i]
 }
 
 func grow[T any](s []T, n int) []T {
@@ -119,7 +163,7 @@ func grow[T any](s []T, n int) []T {
 func (in *Input) Rows() int { return in.n }
 
 // tile returns the first row and the width of the tile that holds row i.
-func (in *Input) tile(i int) (first, width int) {
+func (in *form) tile(i int) (first, width int) {
 	full := in.n &^ 7
 	if i < full {
 		return i &^ 7, 8
@@ -139,6 +183,16 @@ func (in *Input) tile(i int) (first, width int) {
 // Set quantises row i of the batch from x, which has cols values. Different
 // rows may be set concurrently. It reports whether all values are finite.
 func (in *Input) Set(i int, x []float32) bool {
+	ok := true
+	for j := range in.forms {
+		if in.used[j] {
+			ok = in.forms[j].set(i, x) && ok
+		}
+	}
+	return ok
+}
+
+func (in *form) set(i int, x []float32) bool {
 	first, w := in.tile(i)
 	k := i - first
 	if in.block == 0 {
@@ -175,17 +229,32 @@ func (in *Input) Set(i int, x []float32) bool {
 	return true
 }
 
+// only is the form of an input that was prepared for matrices of one ActBlock.
+func (in *Input) only() *form {
+	for i := range in.forms {
+		if in.used[i] {
+			return &in.forms[i]
+		}
+	}
+	panic("kernel: internal error: the input was not prepared")
+}
+
 // RowBytes is the size of a row as Row writes it.
-func (in *Input) RowBytes() int {
+func (in *Input) RowBytes() int { return in.only().rowBytes() }
+
+// Row writes row i as the products take it: the scales and then the codes of
+// its blocks, or its float32 values. in must have been prepared for matrices
+// of one ActBlock.
+func (in *Input) Row(i int, dst []byte) { in.only().row(i, dst) }
+
+func (in *form) rowBytes() int {
 	if in.block == 0 {
 		return 4 * in.cols
 	}
 	return in.cols/in.block*4 + in.cols
 }
 
-// Row writes row i as the products take it: the scales and then the codes of
-// its blocks, or its float32 values.
-func (in *Input) Row(i int, dst []byte) {
+func (in *form) row(i int, dst []byte) {
 	first, w := in.tile(i)
 	k := i - first
 	if in.block == 0 {
@@ -211,7 +280,7 @@ const rawSums = 128
 
 // quantise quantises whole blocks of x: codes of block b go to
 // q[b·w·block:], its scale to d[b·w], the sum of each 16 codes to raw.
-func (in *Input) quantise(x []float32, q []int8, d []float32, w int, raw []int32) bool {
+func (in *form) quantise(x []float32, q []int8, d []float32, w int, raw []int32) bool {
 	if in.path.vectors() {
 		return in.path.quantiseAsm(x, q, d, w, in.block, raw)
 	}

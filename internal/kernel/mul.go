@@ -7,12 +7,13 @@ import "unsafe"
 //	dst[i·ldd + r] = Σ_c m[r][c] · input i [c]
 //
 // for the rows r of those groups, by arith.Dot's sequence of roundings. dst
-// needs room for the padded rows of the last group. in must have been Reset
+// needs room for the padded rows of the last group. input must have been Reset
 // with m. Disjoint ranges may be computed concurrently.
-func (m *Matrix) Mul(dst []float32, ldd int, in *Input, begin, end int) {
+func (m *Matrix) Mul(dst []float32, ldd int, input *Input, begin, end int) {
 	if begin >= end {
 		return
 	}
+	in := input.of(m)
 	_ = dst[(in.n-1)*ldd+end*GroupRows-1]
 	if m.path == Generic {
 		m.mulGeneric(dst, ldd, in, begin, end)
@@ -21,8 +22,7 @@ func (m *Matrix) Mul(dst []float32, ldd int, in *Input, begin, end int) {
 	var sums []byte
 	per := 0
 	if in.block != 0 {
-		k := layoutOf(m.Format, m.path.signed8()).sums(m.path)
-		sums, per = in.sums[k], k.bytesPerBlock()
+		sums, per = in.sums[m.sums], m.sums.bytesPerBlock()
 	}
 	// The weights of a few groups stay in the L1 and L2 caches while the tiles
 	// of inputs pass by.

@@ -123,6 +123,41 @@ func TestMulEqualsDot(t *testing.T) {
 	}
 }
 
+// Matrices of different formats may share an input, whatever their blocks.
+func TestMixedFormats(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 77))
+	const rows, cols, n = 20, 512, 11
+	formats := []arith.Format{arith.Q8_0, arith.Q4_K, arith.F16, arith.Q6_K, arith.Q5_1, arith.Q3_K}
+	for _, p := range Paths() {
+		var ms []*Matrix
+		var srcs [][]byte
+		for _, f := range formats {
+			src := randomRows(r, f, rows, cols)
+			ms, srcs = append(ms, packed(p, f, rows, cols, src)), append(srcs, src)
+		}
+		x := inputRows(r, n, cols)
+		var in Input
+		in.Reset(n, cols, ms...)
+		for i := range x {
+			if !in.Set(i, x[i]) {
+				t.Fatal("finite input refused")
+			}
+		}
+		for j, f := range formats {
+			dst := make([]float32, n*Pad(rows))
+			ms[j].Mul(dst, Pad(rows), &in, 0, ms[j].Groups())
+			for i := range x {
+				a, _ := arith.Quantize(x[i], f.ActBlock())
+				for row := range rows {
+					if want := arith.Dot(f, srcs[j][row*f.RowBytes(cols):][:f.RowBytes(cols)], a); dst[i*Pad(rows)+row] != want {
+						t.Fatalf("%v %v: output [%d][%d] = %v, want %v", p, f, i, row, dst[i*Pad(rows)+row], want)
+					}
+				}
+			}
+		}
+	}
+}
+
 func benchMul(b *testing.B, f arith.Format, n int, p Path) {
 	const rows, cols, mats = 2048, 2048, 16
 	r := rand.New(rand.NewPCG(1, 2))

@@ -11,9 +11,10 @@ type Matrix struct {
 	Format     arith.Format
 	Rows, Cols int
 	path       Path
-	blocks     int    // blocks in a row; columns for the float formats
-	blockBytes int    // bytes of one packed block of 16 rows
-	data       []byte // [group][block]blockBytes
+	sums       sumsKind // what products need besides codes
+	blocks     int      // blocks in a row; columns for the float formats
+	blockBytes int      // bytes of one packed block of 16 rows
+	data       []byte   // [group][block]blockBytes
 }
 
 // Groups is the number of groups of GroupRows rows, the last one padded with
@@ -40,7 +41,8 @@ func NewMatrix(path Path, f arith.Format, rows, cols int, data []byte) *Matrix {
 	if f.ActBlock() == 0 {
 		m.blocks, m.blockBytes = cols, GroupRows*f.BlockBytes()
 	} else {
-		m.blocks, m.blockBytes = cols/f.BlockLen(), layoutOf(f, false).offsets().size
+		l := layoutOf(f, path.signed8())
+		m.blocks, m.blockBytes, m.sums = cols/f.BlockLen(), l.offsets().size, l.sums(path)
 	}
 	if len(data) != PackedBytes(f, rows, cols) {
 		panic("kernel: internal error: packed buffer of the wrong size")

@@ -285,8 +285,7 @@ func (c *Config) ropeScaling(m *meta, long bool) {
 	c.scaling = arith.RopeScaling{Linear: 1, Magnitude: 1}
 	factor := m.float("rope.scaling.factor", 0)
 	if factor == 0 {
-		factor = 1 / m.float("rope.scale_linear", 1)
-		factor = 1 / factor
+		factor = m.float("rope.scale_linear", 1)
 	}
 	kind, _ := m.f.String(m.arch + ".rope.scaling.type")
 	attn := m.float("rope.scaling.attn_factor", 1)

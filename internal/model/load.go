@@ -275,19 +275,18 @@ func (l *loader) ropes() {
 	half := c.ropeDims / 2
 	freqs := l.vector("rope_freqs.weight", half, false)
 	short, long := l.vector("rope_factors_short.weight", half, false), l.vector("rope_factors_long.weight", half, false)
+	chosen := ""
 	switch {
 	case freqs != nil:
-		s.Factors = freqs[:half]
-	case c.longRope && long != nil:
-		s.Factors = long[:half]
+		s.Factors, chosen = freqs[:half], "rope_freqs.weight"
+	case long != nil && (c.longRope || short == nil):
+		s.Factors, chosen = long[:half], "rope_factors_long.weight"
 	case short != nil:
-		s.Factors = short[:half]
+		s.Factors, chosen = short[:half], "rope_factors_short.weight"
 	}
-	if short != nil && freqs == nil {
-		if c.longRope {
-			m.Ignored["rope_factors_short.weight"] = "the factors for long contexts are in use"
-		} else if long != nil {
-			m.Ignored["rope_factors_long.weight"] = "the factors for short contexts are in use"
+	for _, name := range []string{"rope_factors_short.weight", "rope_factors_long.weight"} {
+		if l.f.Tensor(name) != nil && name != chosen {
+			m.Ignored[name] = chosen + " is in use"
 		}
 	}
 	for _, f := range s.Factors {
@@ -331,7 +330,6 @@ func (l *loader) layer(y *layer, i int) {
 		l.linear(&y.k, p+"attn_k", kDim, c.Dim, true, c.bareQKV)
 		l.linear(&y.v, p+"attn_v", vDim, c.Dim, true, c.bareQKV)
 	}
-	l.together(p+"attn_q", p+"attn_k", p+"attn_v")
 	l.linear(&y.o, p+"attn_output", c.Dim, c.Heads*c.ValDim, true, false)
 	if c.Experts > 0 && l.f.Tensor(p+"ffn_gate_inp.weight") != nil {
 		l.moe(y, p)
@@ -343,23 +341,7 @@ func (l *loader) layer(y *layer, i int) {
 		l.linear(&y.gate, p+"ffn_gate", c.FF, c.Dim, false, c.bareFFN)
 		l.linear(&y.up, p+"ffn_up", c.FF, c.Dim, false, c.bareFFN)
 	}
-	l.together(p+"ffn_gate", p+"ffn_up")
 	l.linear(&y.down, p+"ffn_down", c.Dim, c.FF, false, c.bareFFN)
-}
-
-// together demands that matrices which share one input quantise it alike.
-func (l *loader) together(bases ...string) {
-	var first *gguf.Tensor
-	for _, b := range bases {
-		t := l.f.Tensor(b + ".weight")
-		switch {
-		case t == nil: // part of a fused tensor, or missing, which has been said
-		case first == nil:
-			first = t
-		case t.Format.ActBlock() != first.Format.ActBlock():
-			l.fail("tensors %q in %v and %q in %v share an input that these formats quantise in different blocks, which is not supported", first.Name, first.Format, t.Name, t.Format)
-		}
-	}
 }
 
 // fused splits one tensor of stacked matrices.
@@ -415,7 +397,6 @@ func (l *loader) moe(y *layer, p string) {
 	}
 	part("ffn_gate_exps", c.FF, c.Dim, func(e *expert) *linear { return &e.gate })
 	part("ffn_up_exps", c.FF, c.Dim, func(e *expert) *linear { return &e.up })
-	l.together(p+"ffn_gate_exps", p+"ffn_up_exps")
 	part("ffn_down_exps", c.Dim, c.FF, func(e *expert) *linear { return &e.down })
 }
 

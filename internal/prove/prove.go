@@ -50,7 +50,6 @@ type Execution struct {
 	layers    map[int][]merkle.Hash // of kept positions: layer roots, then the tail's
 	leaves    map[[2]int][][]byte
 	tails     map[int][][]byte
-	cacheOnce func() merkle.Hash
 	subroots  func() []merkle.Hash
 }
 
