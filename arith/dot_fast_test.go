@@ -44,7 +44,7 @@ func TestDescending(t *testing.T) {
 			c[i] = candidate{id: int32(i), l: float32(r.IntN(40)), w: uint64(r.IntN(9))}
 		}
 		r.Shuffle(len(c), func(i, j int) { c[i], c[j] = c[j], c[i] })
-		for _, before := range []func(x, y candidate) bool{byLogit, byWeight} {
+		for which, before := range []func(x, y candidate) bool{byLogit, byWeight} {
 			sorted := slices.Clone(c)
 			slices.SortFunc(sorted, func(x, y candidate) int {
 				if before(x, y) {
@@ -53,7 +53,11 @@ func TestDescending(t *testing.T) {
 				return 1
 			})
 			n := 1 + r.IntN(len(c))
-			got := largest(slices.Clone(c), n, before)
+			left := n
+			got := descending(slices.Clone(c), before, func(candidate) bool { left--; return left > 0 })
+			if which == 0 && trial%2 == 0 {
+				got = largest(slices.Clone(c), n)
+			}
 			slices.SortFunc(got, func(x, y candidate) int {
 				if before(x, y) {
 					return -1

@@ -94,7 +94,7 @@ func (a *Sampler) Sample(logits []float32, s *Sampling, history []int32, index u
 	}
 	all := a.c
 	if s.TopK > 0 && s.TopK < len(all) {
-		all = largest(all, s.TopK, byLogit)
+		all = largest(all, s.TopK)
 	}
 	least := uint64(float64(s.MinP) * (1 << 32))
 	kept := all[:0]
@@ -135,29 +135,31 @@ func byLogit(x, y candidate) bool { return x.l > y.l || x.l == y.l && x.id < y.i
 // byWeight orders by descending weight, ties by ascending id.
 func byWeight(x, y candidate) bool { return x.w > y.w || x.w == y.w && x.id < y.id }
 
+// sift lets element i of a heap sink to its place: none is before its parent.
+func sift(h []candidate, i int, before func(x, y candidate) bool) {
+	for {
+		k := 2*i + 1
+		if k >= len(h) {
+			return
+		}
+		if k+1 < len(h) && before(h[k+1], h[k]) {
+			k++
+		}
+		if !before(h[k], h[i]) {
+			return
+		}
+		h[i], h[k] = h[k], h[i]
+		i = k
+	}
+}
+
 // descending returns the first candidates of an order, up to and with the first
 // for which more is false, in any arrangement and in c's memory. No two are
 // equal in the order. A heap does this without sorting all of a vocabulary for
 // the few that are kept.
 func descending(c []candidate, before func(x, y candidate) bool, more func(candidate) bool) []candidate {
-	sift := func(h []candidate, i int) {
-		for {
-			k := 2*i + 1
-			if k >= len(h) {
-				return
-			}
-			if k+1 < len(h) && before(h[k+1], h[k]) {
-				k++
-			}
-			if !before(h[k], h[i]) {
-				return
-			}
-			h[i], h[k] = h[k], h[i]
-			i = k
-		}
-	}
 	for i := len(c)/2 - 1; i >= 0; i-- {
-		sift(c, i)
+		sift(c, i, before)
 	}
 	for n := len(c); n > 0; {
 		n--
@@ -165,14 +167,27 @@ func descending(c []candidate, before func(x, y candidate) bool, more func(candi
 		if !more(c[n]) {
 			return c[n:]
 		}
-		sift(c[:n], 0)
+		sift(c[:n], 0, before)
 	}
 	return c
 }
 
-// largest returns the first n candidates of an order, 0 < n ≤ len(c).
-func largest(c []candidate, n int, before func(x, y candidate) bool) []candidate {
-	return descending(c, before, func(candidate) bool { n--; return n > 0 })
+// largest returns the first n candidates in the order of byLogit, 0 < n ≤ len(c),
+// in any arrangement and in c's memory: a heap of the best so far, the last of
+// them on top, which most of the others do not enter.
+func largest(c []candidate, n int) []candidate {
+	after := func(x, y candidate) bool { return byLogit(y, x) }
+	h := c[:n]
+	for i := n/2 - 1; i >= 0; i-- {
+		sift(h, i, after)
+	}
+	for i := n; i < len(c); i++ {
+		if byLogit(c[i], h[0]) {
+			h[0], c[i] = c[i], h[0]
+			sift(h, 0, after)
+		}
+	}
+	return h
 }
 
 func (a *Sampler) adjust(logits []float32, s *Sampling, history []int32) {

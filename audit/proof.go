@@ -66,7 +66,7 @@ type opened struct {
 func get[K comparable](m map[K]*opened, k K, i int, open func() ([]byte, error)) ([]byte, error) {
 	o := m[k]
 	if o == nil {
-		o = &opened{index: make([]uint64, 0, 32), data: make([][]byte, 0, 32)}
+		o = &opened{index: make([]uint64, 0, 4), data: make([][]byte, 0, 4)}
 		m[k] = o
 	}
 	for j := range o.index {
@@ -161,7 +161,26 @@ type Report struct {
 	Challenge         Challenge
 	Counts            Counts
 	ProofBytes        int
-	RowBytes          int // of them weights, which are public and the same for everybody
+	Bytes             Bytes
+}
+
+// Bytes says what a proof consists of.
+type Bytes struct {
+	Values int `json:"values"` // of layers
+	Logits int `json:"logits"`
+	Cache  int `json:"cache"` // keys and columns of values
+	Rows   int `json:"rows"`  // weights, which are public and the same for everybody
+	Hashes int `json:"hashes"`
+}
+
+// size counts the opened bytes.
+func size[K comparable](m map[K]*opened) (n int) {
+	for _, o := range m {
+		for _, b := range o.data {
+			n += len(b)
+		}
+	}
+	return n
 }
 
 // Verify checks a proof against a run and a challenge. The error is a *Failure
@@ -177,12 +196,12 @@ func verify(run *Run, ch Challenge, proof []byte, e *explainer) (*Report, error)
 	if err := ch.Check(); err != nil {
 		return nil, err
 	}
-	size, err := SizeOf(proof)
+	says, err := SizeOf(proof)
 	if err != nil {
 		return nil, err
 	}
-	if want := (Size{ch.Cells, ch.Tails, ch.Full}); size != want {
-		return nil, fmt.Errorf("the proof opens %d cells, %d tails and %d full ones; asked were %d, %d and %d", size.Cells, size.Tails, size.Full, want.Cells, want.Tails, want.Full)
+	if want := (Size{ch.Cells, ch.Tails, ch.Full}); says != want {
+		return nil, fmt.Errorf("the proof opens %d cells, %d tails and %d full ones; asked were %d, %d and %d", says.Cells, says.Tails, says.Full, want.Cells, want.Tails, want.Full)
 	}
 	rest := proof[headBytes:]
 	c := newChecker(run)
@@ -218,11 +237,8 @@ func verify(run *Run, ch Challenge, proof []byte, e *explainer) (*Report, error)
 		return nil, fmt.Errorf("the proof has %d hashes too many", left)
 	}
 	r := &Report{Positions: run.Positions(), Layers: len(run.Model.Layers), Challenge: ch, Counts: c.counts, ProofBytes: len(proof)}
-	for _, o := range s.seen.rows {
-		for _, b := range o.data {
-			r.RowBytes += len(b)
-		}
-	}
+	it := s.seen
+	r.Bytes = Bytes{size(it.leaves), size(it.tails), size(it.keys) + size(it.columns), size(it.rows), len(hashes) * len(merkle.Hash{})}
 	return r, nil
 }
 

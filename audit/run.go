@@ -90,6 +90,7 @@ type checker struct {
 	given    int
 	codes    []int8
 	coded    int
+	raw      []byte    // of one value
 	cos, sin []float32 // of the last rotation
 	turned   [2]int    // its rope and position
 }
@@ -273,43 +274,49 @@ func (c *checker) input(t, l int, v ghost.Value, index, n int, lin *ghost.Linear
 		return a, err
 	}
 	scales := 4 * (n / a.Block)
-	a.D, a.Q = c.take(n/a.Block), c.takeCodes(n)
-	at, least := 0, int8(0)
-	err = c.each(t, l, v, index, 0, -1, func(b []byte) {
-		if at < scales {
-			k := min(scales-at, len(b))
-			decode(a.D[at/4:][:k/4], b)
-			at, b = at+k, b[k:]
-		}
-		q := a.Q[at-scales:][:len(b)]
-		for i, x := range b {
-			q[i] = int8(x)
-			least = min(least, int8(x))
-		}
-		at += len(b)
-	})
-	if err != nil {
+	c.raw = c.raw[:0]
+	if err = c.each(t, l, v, index, 0, -1, func(b []byte) { c.raw = append(c.raw, b...) }); err != nil {
 		return a, err
 	}
-	if least == -128 {
-		return a, fail(t, l, "codes", "a code is −128")
-	}
-	// A block's largest value has the code ±127; a scale too large for its block
-	// would make any codes right.
+	a.D, a.Q = c.take(n/a.Block), c.takeCodes(n)
+	decode(a.D, c.raw)
 	for b, d := range a.D {
 		if !(d >= 0) || !arith.Finite(d) {
 			return a, fail(t, l, "codes", "a scale is %v", d)
 		}
-		lo, hi := int8(0), int8(0)
-		for _, q := range a.Q[b*a.Block:][:a.Block] {
-			lo, hi = min(lo, q), max(hi, q)
+		codes := c.raw[scales+b*a.Block:][:a.Block]
+		q := a.Q[b*a.Block:][:a.Block]
+		var any, full, low uint64
+		for ; len(codes) >= 8; codes, q = codes[8:], q[8:] {
+			x := binary.LittleEndian.Uint64(codes)
+			any |= x
+			full |= zeroByte(x^bytes7F) | zeroByte(x^bytes81)
+			low |= zeroByte(x ^ bytes80)
+			for i, y := range (*[8]byte)(codes) {
+				(*[8]int8)(q)[i] = int8(y)
+			}
 		}
-		if most := max(hi, -lo); (d == 0) != (most == 0) || d > 0 && most != 127 {
-			return a, fail(t, l, "codes", "a block of scale %v has %d as its largest code", d, most)
+		// A block's largest value has the code ±127; a scale too large for its
+		// block would make any codes right.
+		switch {
+		case low != 0:
+			return a, fail(t, l, "codes", "a code is −128")
+		case d == 0 && any != 0 || d > 0 && full == 0:
+			return a, fail(t, l, "codes", "the largest code of a block of scale %v is not 127", d)
 		}
 	}
 	return a, nil
 }
+
+const (
+	bytes01 = 0x0101010101010101
+	bytes7F = 0x7f * bytes01
+	bytes80 = 0x80 * bytes01
+	bytes81 = 0x81 * bytes01
+)
+
+// zeroByte is not zero exactly if one of the eight bytes of x is.
+func zeroByte(x uint64) uint64 { return (x - bytes01) &^ x & bytes80 }
 
 // holds reports whether input a has value x at i: the same float, or the code
 // that x has under the block's scale.

@@ -34,7 +34,7 @@ type Verdict struct {
 	Challenge    *Size   `json:"challenge,omitempty"`
 	Counts       *Counts `json:"counts,omitempty"`
 	ProofBytes   int     `json:"proof_bytes,omitempty"`
-	WeightBytes  int     `json:"weight_bytes,omitempty"` // of the proof: rows, which are the same for everybody
+	Bytes        *Bytes  `json:"bytes,omitempty"` // of the proof
 
 	Checked    []string `json:"checked,omitempty"`
 	NotChecked []string `json:"not_checked,omitempty"`
@@ -88,7 +88,7 @@ func Judge(runFile, ghostFile, proof []byte, size *Size) *Verdict {
 	if err != nil {
 		return refuse(err)
 	}
-	v.Accepted, v.Counts, v.ProofBytes, v.WeightBytes = true, &rep.Counts, rep.ProofBytes, rep.RowBytes
+	v.Accepted, v.Counts, v.ProofBytes, v.Bytes = true, &rep.Counts, rep.ProofBytes, &rep.Bytes
 	v.words(run, file, rep)
 	return v
 }
@@ -99,7 +99,7 @@ func (v *Verdict) words(run *Run, f *RunFile, rep *Report) {
 	say := func(format string, a ...any) { v.Checked = append(v.Checked, fmt.Sprintf(format, a...)) }
 	say("The receipt is signed by its provider and names this model, request, prompt and answer.")
 	say("The Ghost file has the model id of the receipt; every opened row of weights lies under its roots.")
-	say("Every opened value was committed to, under the trace root of the receipt, before the challenge could be known.")
+	say("Every opened value is committed to by the trace root in the receipt.")
 	if n.Cells > 0 {
 		say("In %d cells (position, layer), drawn from %d positions × %d layers, one element of every relation was computed again and is exactly right: %d of query, key and value, %d attention scores, %d attention outputs, %d of the output projection, %d hidden ones, %d of the block's result%s.",
 			n.Cells, rep.Positions, rep.Layers, n.Projections, n.Scores, n.Mixes, n.Outputs, n.Hidden, n.Downs, router(n.Routers))
@@ -122,6 +122,7 @@ func (v *Verdict) words(run *Run, f *RunFile, rep *Report) {
 	if run.Constrained {
 		not("The grammar that restricted the answer.")
 	}
+	not("That the nonce of the audit was secret until the receipt was signed: only who drew it knows. If it was known, the odds below do not hold.")
 	not("Why the answer ended (%q), and that token ids are the text you saw: that needs the tokenizer.", f.Receipt.Finish)
 	not("Whether what the answer says is true, and who saw the prompt.")
 	odds := func(g, q float64, format string, a ...any) {

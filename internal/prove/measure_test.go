@@ -129,8 +129,8 @@ func TestMeasure(t *testing.T) {
 			}
 			best, bestCPU = min(best, time.Since(begin)), min(bestCPU, cpu()-used)
 		}
-		t.Logf("%d: c = %d: proof %d bytes, of which rows %d; opened in %.2f s (cpu %.2f s), verified in %.2f ms (cpu %.2f ms)",
-			i, size.Cells, len(proof), rep.RowBytes, opened.Seconds(), openedCPU.Seconds(), 1e3*best.Seconds(), 1e3*bestCPU.Seconds())
+		t.Logf("%d: c = %d: proof %d bytes %+v; opened in %.2f s (cpu %.2f s), verified in %.2f ms (cpu %.2f ms)",
+			i, size.Cells, len(proof), rep.Bytes, opened.Seconds(), openedCPU.Seconds(), 1e3*best.Seconds(), 1e3*bestCPU.Seconds())
 		if dir := os.Getenv("GEIST_MEASURE_OUT"); dir != "" {
 			rb, err := file.Encode()
 			if err != nil {
