@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/merkle"
 )
 
@@ -178,4 +179,22 @@ func (x *Explanation) String() string {
 	fmt.Fprintf(&b, "    ├─ trace root %s, signed in the receipt\n", short(x.Trace))
 	fmt.Fprintf(&b, "    └─ Ghost file %s, named in the receipt\n", x.Model)
 	return b.String()
+}
+
+// ExplainFiles is Explain of what Judge accepts.
+func ExplainFiles(runFile, ghostFile, proof []byte, size Size, i int) (*Explanation, error) {
+	f, err := ParseRunFile(runFile)
+	if err != nil {
+		return nil, err
+	}
+	f.Size = size
+	m, err := ghost.Decode(ghostFile)
+	if err != nil {
+		return nil, err
+	}
+	run, err := f.Run(m)
+	if err != nil {
+		return nil, err
+	}
+	return Explain(run, f.Challenge(), proof, i)
 }

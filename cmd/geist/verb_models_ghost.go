@@ -81,7 +81,7 @@ read twice more, to compare the times of hashing and of reading alone.`,
 		if err != nil {
 			return err
 		}
-		if err := replace(path, b); err != nil {
+		if err := replace(path, b, 0o644); err != nil {
 			return err
 		}
 		made.ID, made.Path, made.Bytes, made.Tensors = ghost.IDOf(b).String(), path, len(b), len(m.Tensors)
@@ -166,7 +166,7 @@ func replaceable(path string) error {
 
 // replace writes b to path in one step: a reader sees the old file or the new.
 // Directories that are missing are made.
-func replace(path string, b []byte) error {
+func replace(path string, b []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func replace(path string, b []byte) error {
 		return err
 	}
 	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -35,7 +35,7 @@ const (
 
 // runFlags are the flags of "geist run" as they are given.
 type runFlags struct {
-	system, seed, schema, ids, kernel                        string
+	system, seed, schema, ids, kernel, receipt               string
 	stop                                                     []string
 	raw, chat, jsonObject, json, stream, stats, verbose      bool
 	force                                                    bool
@@ -82,6 +82,7 @@ Equal token ids, flags and seed give equal answers on every machine.`,
 	fl.Float32Var(&f.presencePen, "presence-penalty", 0, "subtracted from the logits of tokens that occurred")
 	fl.Float32Var(&f.freqPen, "frequency-penalty", 0, "the same, for each time they occurred")
 	fl.StringVar(&f.seed, "seed", "", "an integer or 64 hex digits (random, if not given)")
+	fl.StringVar(&f.receipt, "receipt", "", "write what proves the answer to this file: see \"geist prove\" (the seed is then a nonce of which the sampler's seed is made)")
 	fl.StringArrayVar(&f.stop, "stop", nil, "end the answer before this text; may be given several times")
 	fl.StringVar(&f.schema, "schema", "", "a file with a JSON schema that the answer must fit")
 	fl.BoolVar(&f.jsonObject, "json-object", false, "the answer must be a JSON object")
@@ -142,6 +143,7 @@ type run struct {
 	stored  *store.Model // nil for a file outside of the store
 	model   *local.Model
 	loadS   float64
+	seal    *seal // nil: without --receipt
 }
 
 // newRun checks the flags, reads the prompt and opens the file: all that may
@@ -188,6 +190,8 @@ func (r *run) flags(prompt bool) error {
 		return errors.New("--raw has no place for --system")
 	case f.json && r.talk:
 		return errors.New("--json needs a PROMPT")
+	case f.receipt != "" && r.talk:
+		return errors.New("--receipt needs a PROMPT")
 	case f.stream && !f.json:
 		return errors.New("--stream goes with --json; text streams anyway")
 	case f.logProbs >= 0 && !f.json:
@@ -309,6 +313,13 @@ func (r *run) load(ctx context.Context) error {
 		opt.Available = 0
 	}
 	var err error
+	if r.f.receipt != "" {
+		if r.seal, err = r.prepareSeal(ctx, opt); err != nil {
+			return err
+		}
+		opt.Engine.Trace = r.seal.model
+		begin = r.now()
+	}
 	r.model, err = local.Open(ctx, r.file, opt)
 	p.End()
 	if err != nil {
@@ -376,9 +387,19 @@ func (r *run) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if r.seal != nil {
+		if err := r.sealed(&q); err != nil {
+			return err
+		}
+	}
 	a, err := r.answer(ctx, q, r.ids == nil && r.templated())
 	if err != nil {
 		return err
+	}
+	if r.seal != nil {
+		if err := r.sign(a); err != nil {
+			return err
+		}
 	}
 	if r.f.json {
 		err = r.writeJSON(a)

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/audit"
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/author"
+	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/engine"
+	"github.com/geistnet/geist/internal/gguf"
+	"github.com/geistnet/geist/internal/local"
+	"github.com/geistnet/geist/internal/store"
+)
+
+// keyFile is the secret key of this node, beside the directory of the store.
+const keyFile = "node.key"
+
+// nodeKey is the secret key of this node, made when it is first asked for. It is
+// never printed.
+func (e *env) nodeKey() (ghost.Secret, error) {
+	s, err := e.store()
+	if err != nil {
+		return ghost.Secret{}, err
+	}
+	path := filepath.Join(filepath.Dir(s.Dir()), keyFile)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newKey(path)
+	}
+	if err != nil {
+		return ghost.Secret{}, err
+	}
+	if info, err := os.Stat(path); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
+		return ghost.Secret{}, fmt.Errorf("others may read the secret key %s; give \"chmod 600 %s\" if nobody has", path, path)
+	}
+	var k ghost.Secret
+	if n, err := hex.Decode(k[:], trimmed(b)); err != nil || n != len(k) {
+		return ghost.Secret{}, fmt.Errorf("%s is no secret key of %d hexadecimal digits", path, 2*len(k))
+	}
+	if _, err := k.Public(); err != nil {
+		return ghost.Secret{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return k, nil
+}
+
+// trimmed is at most the digits of a key.
+func trimmed(b []byte) []byte {
+	s := strings.TrimSpace(string(b))
+	if len(s) != 2*len(ghost.Secret{}) {
+		return nil
+	}
+	return []byte(s)
+}
+
+// newKey draws a key and writes it where only its owner reads it. If another
+// process was first, its key counts.
+func newKey(path string) (ghost.Secret, error) {
+	var k ghost.Secret
+	for {
+		rand.Read(k[:])
+		if _, err := k.Public(); err == nil {
+			break
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return k, err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return k, err
+	}
+	_, err = f.WriteString(hex.EncodeToString(k[:]) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return k, errors.Join(err, os.Remove(path))
+	}
+	return k, nil
+}
+
+// ghostOf is the Ghost file of an open model: the one that was made before, or
+// a new one, which it keeps.
+func (e *env) ghostOf(ctx context.Context, f *gguf.File, stored *store.Model, long bool) (*ghost.Model, error) {
+	path, err := e.ghostPath(f.Path, stored, long)
+	if err != nil {
+		return nil, err
+	}
+	if b, err := os.ReadFile(path); err == nil && !older(path, f.Path) {
+		if m, err := ghost.Decode(b); err == nil {
+			return m, nil
+		}
+	}
+	p := e.progress()
+	defer p.End()
+	m, err := author.Build(ctx, f, author.Options{Long: long}, func(done, total int64) { p.Update("hash", done, total) })
+	if err != nil {
+		return nil, err
+	}
+	b, err := ghost.Encode(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := replaceable(path); err != nil {
+		return nil, err
+	}
+	// A directory that cannot be written to costs time only.
+	if err := replace(path, b, 0o644); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	}
+	return m, nil
+}
+
+// older tells whether file was changed before what it is made of.
+func older(file, of string) bool {
+	a, err := os.Stat(file)
+	b, err2 := os.Stat(of)
+	return err != nil || err2 != nil || a.ModTime().Before(b.ModTime())
+}
+
+// seal is what "geist run --receipt" adds to a run: this machine is provider and
+// asker in one.
+type seal struct {
+	model *ghost.Model
+	key   ghost.Secret
+	file  audit.RunFile
+}
+
+// prepareSeal does before the model is loaded what may go wrong.
+func (r *run) prepareSeal(ctx context.Context, o local.Options) (*seal, error) {
+	long, err := local.Long(r.file, o)
+	if err != nil {
+		return nil, err
+	}
+	s := &seal{}
+	if s.model, err = r.ghostOf(ctx, r.file, r.stored, long); err != nil {
+		return nil, err
+	}
+	if s.key, err = r.nodeKey(); err != nil {
+		return nil, err
+	}
+	s.file.Size = audit.Standard
+	return s, nil
+}
+
+// sealed makes the request that a receipt can be signed for out of one of the
+// engine: its seed follows from the nonce, which is --seed, or drawn.
+func (r *run) sealed(q *engine.Request) error {
+	f := &r.seal.file
+	f.SeedNonce = r.seed
+	rand.Read(f.AuditNonce[:])
+	f.Request = &ghost.Request{
+		// Of the nonce, so that --seed decides the answer.
+		Salt:      sha256.Sum256(append([]byte("geist/run/salt/1"), r.seed[:]...)),
+		Prompt:    q.Prompt,
+		Sampling:  r.sampling([32]byte{}),
+		MaxTokens: q.MaxTokens,
+		Stop:      r.f.stop,
+	}
+	if f.Request.MaxTokens == 0 {
+		f.Request.MaxTokens = max(1, r.model.Engine.Context()-len(q.Prompt))
+	}
+	switch {
+	case r.f.jsonObject:
+		f.Request.Grammar = sha256.Sum256([]byte("json-object"))
+	case r.f.schema != "":
+		b, err := os.ReadFile(r.f.schema)
+		if err != nil {
+			return err
+		}
+		f.Request.Grammar = sha256.Sum256(b)
+	}
+	if err := f.Request.Check(); err != nil {
+		return err
+	}
+	q.Sampling.Seed = ghost.Seed(f.SeedNonce, f.Request.Hash(), r.seal.model.ID())
+	return nil
+}
+
+// sign signs a receipt for an answer and writes the run file.
+func (r *run) sign(a *answered) error {
+	f := &r.seal.file
+	if len(a.result.Answer) == 0 {
+		return errors.New("the answer has no token, so there is nothing to sign a receipt for")
+	}
+	k, err := r.seal.key.Public()
+	if err != nil {
+		return err
+	}
+	q := f.Request
+	f.Answer = a.result.Answer
+	f.Receipt = &ghost.Receipt{
+		Time: r.now().Unix(), Model: r.seal.model.ID(), Arithmetic: arith.Version,
+		Request: q.Hash(), Prompt: ghost.HashTokens(q.Salt, q.Prompt), Answer: ghost.HashTokens(q.Salt, f.Answer),
+		Finish: ghost.Finish(a.result.Finish), SeedRule: ghost.SeedRule1,
+		SeedNonce: ghost.CommitSeed(f.SeedNonce), AuditNonce: ghost.CommitAudit(f.AuditNonce),
+		Trace: a.result.Trace, Client: k, Grade: ghost.GhostAudited,
+	}
+	if err := f.Receipt.Sign(r.seal.key); err != nil {
+		return err
+	}
+	b, err := f.Encode()
+	if err != nil {
+		return err
+	}
+	if err := replace(r.f.receipt, b, 0o600); err != nil {
+		return err
+	}
+	fmt.Fprintf(r.err.W, "receipt %s of %d tokens in %s\n", f.Receipt.ID(), len(f.Answer), console.Clean(r.f.receipt))
+	return nil
+}

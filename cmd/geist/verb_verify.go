@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/geistnet/geist/audit"
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/console"
+)
+
+// maxGhostBytes bounds the Ghost files that are read.
+const maxGhostBytes = 1 << 30
+
+// Verify checks a proof without a model.
+func (v verbs) Verify() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "verify RUNFILE PROOF",
+		Short: "Check a proof of an answer, without the model",
+		Long: `Checks that the answer in RUNFILE has a signed receipt, and that PROOF opens what
+the challenge draws and every opened value is exactly right under the model's
+Ghost file. It says in words what was checked and what was not, and how likely
+it is that a forged run is accepted. Exit code 0: accepted; 1: refused.
+
+The number of cells is what RUNFILE or the flags here demand, never what PROOF
+offers. An accepted proof does not show that values which were not drawn are
+right.`,
+		Example: `  geist verify answer.run answer.proof --ghost tiny.ghost
+  geist verify answer.run answer.proof --ghost tiny.ghost --explain 3`,
+		Args: cobra.ExactArgs(2),
+	}
+	ghostFile := c.Flags().String("ghost", "", "the model's Ghost file (default: the one in the store that the receipt names)")
+	explain := c.Flags().Int("explain", -1, "picture this cell of the proof, from 0")
+	size := sizeFlags(c)
+	asJSON := jsonFlag(c)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		runFile, err := readAtMost(args[0], audit.MaxRunBytes)
+		if err != nil {
+			return err
+		}
+		proof, err := readAtMost(args[1], audit.MaxProofBytes)
+		if err != nil {
+			return err
+		}
+		// What cannot be parsed, Judge refuses.
+		want := audit.Standard
+		file, parseErr := audit.ParseRunFile(runFile)
+		if parseErr == nil {
+			want = file.Size
+		}
+		if want, err = size(want); err != nil {
+			return err
+		}
+		if cmd.Flags().Changed("explain") && (*explain < 0 || *explain >= want.Cells) {
+			return fmt.Errorf("%w: --explain %d; the proof has cells 0 to %d", errUsage, *explain, want.Cells-1)
+		}
+		path := *ghostFile
+		if path == "" && parseErr == nil {
+			if path, err = v.ghostWithID(file.Receipt.Model); err != nil {
+				return err
+			}
+		}
+		var ghostBytes []byte
+		if path != "" {
+			if ghostBytes, err = readAtMost(path, maxGhostBytes); err != nil {
+				return err
+			}
+		}
+		begin := v.now()
+		verdict := audit.Judge(runFile, ghostBytes, proof, &want)
+		took := v.now().Sub(begin)
+		var picture *audit.Explanation
+		if verdict.Accepted && *explain >= 0 {
+			if picture, err = audit.ExplainFiles(runFile, ghostBytes, proof, want, *explain); err != nil {
+				return err
+			}
+		}
+		if *asJSON {
+			err = v.out.JSON(struct {
+				*audit.Verdict
+				Explanation *audit.Explanation `json:"explanation,omitempty"`
+			}{verdict, picture})
+		} else {
+			err = writeVerdict(v.out.W, verdict, took.Seconds()*1e3)
+			if err == nil && picture != nil {
+				_, err = fmt.Fprintf(v.out.W, "\n%s", picture)
+			}
+		}
+		if err == nil && !verdict.Accepted {
+			err = errReported
+		}
+		return err
+	}
+	return c
+}
+
+// ghostWithID is the path of the Ghost file in the store with this id.
+func (e *env) ghostWithID(id ghost.ID) (string, error) {
+	s, err := e.store()
+	if err != nil {
+		return "", err
+	}
+	files, err := filepath.Glob(filepath.Join(s.Dir(), "ghosts", "*.ghost"))
+	if err != nil {
+		return "", err
+	}
+	for _, path := range files {
+		if b, err := os.ReadFile(path); err == nil && ghost.IDOf(b) == id {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("the store has no Ghost file of model %v; give it with --ghost", id)
+}
+
+// writeVerdict says it to a person.
+func writeVerdict(w io.Writer, v *audit.Verdict, ms float64) error {
+	var b strings.Builder
+	if v.Accepted {
+		fmt.Fprintf(&b, "accepted: every opened value is exactly right (%.1f ms, %s of proof)\n", ms, console.Size(int64(v.ProofBytes)))
+	} else {
+		fmt.Fprintf(&b, "REFUSED: %s\n", console.Clean(v.Reason))
+	}
+	if v.Model != "" {
+		fmt.Fprintf(&b, "\nmodel     %s %s\nprovider  %s\nreceipt   %s, signed %s\nanswer    %d tokens to a prompt of %d; ended by %s\n",
+			v.Model, console.Clean(v.ModelName), v.Provider, v.Receipt, v.Signed, v.AnswerTokens, v.PromptTokens, v.Finish)
+	}
+	list := func(title string, lines []string) {
+		if len(lines) > 0 {
+			fmt.Fprintf(&b, "\n%s\n", title)
+		}
+		for _, l := range lines {
+			fmt.Fprintf(&b, "  - %s\n", l)
+		}
+	}
+	list("Checked", v.Checked)
+	list("Not checked", v.NotChecked)
+	var odds []string
+	for _, o := range v.Odds {
+		odds = append(odds, fmt.Sprintf("If %s: %s.", o.If, share(o.Missed)))
+	}
+	list("A forged run is accepted with this probability", odds)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// share writes a probability so that a person sees its size.
+func share(p float64) string {
+	if p < 1e-4 {
+		return fmt.Sprintf("%.1e", p)
+	}
+	return fmt.Sprintf("%.3g %%", 100*p)
+}
