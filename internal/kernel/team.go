@@ -203,6 +203,11 @@ func (w *Worker) For(n, grain int, f func(begin, end int)) {
 		}
 		f(end-grain, min(end, n))
 	}
+	t.endLoop(e)
+}
+
+// endLoop ends a loop over t.next that began in epoch e.
+func (t *Team) endLoop(e uint32) {
 	// The last member to arrive knows that nobody takes pieces any more.
 	if int(t.step.arrived.Add(1)) == t.n {
 		t.next.Store(0)
@@ -210,4 +215,29 @@ func (w *Worker) For(n, grain int, f func(begin, end int)) {
 		return
 	}
 	t.step.wait(e)
+}
+
+// ForGuided is For with pieces that begin large and become smaller, down to
+// least elements, as the end comes near: each is an equal share of a part of
+// what is left. It suits loops that stream memory, which every new piece
+// interrupts, while small last pieces let the members end together.
+func (w *Worker) ForGuided(n, least int, f func(begin, end int)) {
+	t := w.team
+	if t.n == 1 {
+		f(0, n)
+		return
+	}
+	e := t.step.epoch.Load()
+	for {
+		begin := t.next.Load()
+		left := n - int(begin)
+		if left <= 0 {
+			break
+		}
+		size := min(left, max(least, left*2/(3*t.n)))
+		if t.next.CompareAndSwap(begin, begin+int64(size)) {
+			f(int(begin), int(begin)+size)
+		}
+	}
+	t.endLoop(e)
 }

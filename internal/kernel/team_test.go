@@ -20,11 +20,16 @@ func TestTeam(t *testing.T) {
 				members.Add(1)
 				for loop := range 5 {
 					size := (run*7+loop*131)%len(hits) + 1
-					w.For(size, 1+run%9, func(begin, end int) {
+					hit := func(begin, end int) {
 						for i := begin; i < end; i++ {
 							hits[i].Add(1)
 						}
-					})
+					}
+					if loop%2 == 0 {
+						w.For(size, 1+run%9, hit)
+					} else {
+						w.ForGuided(size, 1+run%9, hit)
+					}
 					for i := range size {
 						if hits[i].Load() != 1 {
 							t.Errorf("run %d loop %d: element %d done %d times", run, loop, i, hits[i].Load())

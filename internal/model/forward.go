@@ -123,10 +123,8 @@ type product struct {
 	stride int
 }
 
-// groupGrain is the number of row groups a member takes at once.
-func groupGrain(groups, team int) int {
-	return max(1, min(16, groups/(4*team)))
-}
+// leastGroups is the smallest piece of row groups a member takes at once.
+const leastGroups = 2
 
 // multiply computes several products with one input. after, if not nil, is
 // called for each finished range of rows of a product.
@@ -135,7 +133,7 @@ func (s *State) multiply(w *kernel.Worker, in *kernel.Input, after func(p, row0,
 	for _, p := range ps {
 		groups += p.l.m.Groups()
 	}
-	w.For(groups, groupGrain(groups, s.team.Size()), func(begin, end int) {
+	w.ForGuided(groups, leastGroups, func(begin, end int) {
 		base := 0
 		for i, p := range ps {
 			n := p.l.m.Groups()
@@ -358,7 +356,7 @@ func (s *State) feedForward(w *kernel.Worker, y *layer) {
 	// Gate and up of the same rows are computed together, so that they are
 	// still in the cache when they are multiplied.
 	groups := y.gate.m.Groups()
-	w.For(groups, groupGrain(groups, s.team.Size()), func(begin, end int) {
+	w.ForGuided(groups, leastGroups, func(begin, end int) {
 		y.gate.apply(s.g, m.strideF(), in, begin, end)
 		y.up.apply(s.u, m.strideF(), in, begin, end)
 		r0, r1 := begin*kernel.GroupRows, min(end*kernel.GroupRows, m.FF)

@@ -38,7 +38,7 @@ func (s *State) moe(w *kernel.Worker, y *layer) {
 		}
 	})
 	groups := kernel.Pad(m.FF) / kernel.GroupRows
-	grain := groupGrain(groups, 1)
+	grain := max(1, min(16, groups/4))
 	s.perExpert(w, groups, grain, func(b expertBatch, begin, end int) {
 		e, in := &y.experts[b.expert], &s.expertIn[b.expert]
 		g, u := s.g[b.begin*m.strideF():], s.u[b.begin*m.strideF():]
@@ -70,7 +70,7 @@ func (s *State) moe(w *kernel.Worker, y *layer) {
 		}
 	})
 	groups = m.strideX() / kernel.GroupRows
-	s.perExpert(w, groups, groupGrain(groups, 1), func(b expertBatch, begin, end int) {
+	s.perExpert(w, groups, max(1, min(16, groups/4)), func(b expertBatch, begin, end int) {
 		y.experts[b.expert].down.apply(s.out[b.begin*m.strideX():], m.strideX(), &s.expertIn[b.expert], begin, end)
 	})
 	w.For(m.Dim, 256, func(begin, end int) { s.combine(begin, end) })

@@ -163,6 +163,13 @@ func (f format) newCodes512(c *consts, w Register) *codes512 {
 	return k
 }
 
+// fetch prefetches a line of the block that no load covers.
+func (k *codes512) fetch(disp int) {
+	if k.ahead > 0 {
+		PREFETCHT0(Mem{Base: k.w, Disp: disp + k.ahead})
+	}
+}
+
 // load fetches 64 bytes of the block's packed codes.
 func (k *codes512) load(disp int) VecVirtual {
 	if k.ahead > 0 {
@@ -288,6 +295,7 @@ func (f format) matmul512(t int, cs *consts) {
 				VPDPBUSD_BCST(Mem{Base: q, Disp: 32*i + 4*g}, v, s)
 			}
 		}
+		k.fetch(0)
 		dw := ZMM()
 		VCVTPH2PS(Mem{Base: w}, dw)
 		var dm VecVirtual
@@ -367,6 +375,7 @@ func (f format) matmul512(t int, cs *consts) {
 				}
 			}
 		}
+		k.fetch(0)
 		dw := ZMM()
 		VCVTPH2PS(Mem{Base: w}, dw)
 		var dm VecVirtual
