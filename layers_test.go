@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"internal/web", "internal/provider", "internal/gateway"},
 	{"internal/node"},
 	{"internal/lab"},
-	{"cmd/geist"},
+	{"cmd/geist", "cmd/verify-wasm"},
 }
 
 // verifier is what a stranger needs to check an answer. These packages and all

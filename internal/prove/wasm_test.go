@@ -1,0 +1,151 @@
+package prove
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/audit"
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/kernel"
+)
+
+// TestWebAssembly compares verdicts of the verifier as WebAssembly, under Node,
+// with the native ones: of honest proofs, and of proofs, run files and Ghost
+// files in which something was altered. There are 50 cases, or as many as
+// GEIST_WASM says.
+func TestWebAssembly(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("node is not installed: the WebAssembly verifier was not run")
+	}
+	if testing.Short() {
+		t.Skip("building for WebAssembly takes long")
+	}
+	cases := 50
+	if s := os.Getenv("GEIST_WASM"); s != "" {
+		if cases, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	wasm := filepath.Join(dir, "verify.wasm")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", wasm, "../../cmd/verify-wasm")
+	build.Env = append(os.Environ(), "GOOS=js", "GOARCH=wasm")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	info, err := os.Stat(wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var list strings.Builder
+	var want [][]byte
+	accepted := 0
+	write := func(suffix string, b []byte) string {
+		path := filepath.Join(dir, fmt.Sprintf("%d.%s", len(want), suffix))
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	add := func(run, g, proof []byte) {
+		fmt.Fprintf(&list, "%s\t%s\t%s\n", write("run", run), write("ghost", g), write("proof", proof))
+		v := audit.Judge(run, g, proof, nil)
+		if v.Accepted {
+			accepted++
+		}
+		want = append(want, v.JSON())
+	}
+	r := rand.New(rand.NewPCG(8, 8))
+	flip := func(b []byte) []byte {
+		b = bytes.Clone(b)
+		b[r.IntN(len(b))] ^= 1 << r.IntN(8)
+		return b
+	}
+	names := []string{"llama q8_0", "qwen3moe q8_0", "gemma3 q4_0", "llama q4_k_m", "gemma2 f16"}
+	for i := 0; len(want) < cases; i++ {
+		n := newNode(t, specs()[names[i%len(names)]], kernel.Best(), 2, 64)
+		g, err := ghost.Encode(n.Ghost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := arith.Sampling{Temperature: 0.9, TopK: 40 * (i % 2), TopP: 0.9}
+		p := prompt(uint64(i), 40)
+		s.Seed = seedOf(n.Ghost, p, 24, s)
+		run := answer(t, n, p, 24, s)
+		x, err := n.Replay(run, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if run.Trace, err = x.Root(); err != nil {
+			t.Fatal(err)
+		}
+		for j := 0; j < 1+cases/50 && len(want) < cases; j++ {
+			var nonce ghost.Nonce
+			binary.LittleEndian.PutUint64(nonce[8:], uint64(1+i*1000+j))
+			file := seal(t, run, audit.Size{Cells: 4, Tails: 2, Full: 1}, nonce)
+			proof, err := n.Prove(run, file.Challenge())
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := file.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			add(b, g, proof)
+			for range 4 {
+				add(b, g, flip(proof))
+			}
+			add(flip(b), g, proof)
+			add(b, flip(g), proof)
+			add(b, g, proof[:r.IntN(len(proof))])
+			if len(want) > 8 {
+				add(b, g, bytes.Repeat([]byte{byte(r.Uint32())}, len(proof)))
+			}
+		}
+	}
+	if accepted == 0 || accepted == len(want) {
+		t.Fatalf("%d of %d are accepted; there should be both kinds", accepted, len(want))
+	}
+	lines := filepath.Join(dir, "list")
+	if err := os.WriteFile(lines, []byte(list.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := exec.Command(node, "testdata/verdicts.js", filepath.Join(strings.TrimSpace(string(goroot)), "lib/wasm/wasm_exec.js"), wasm, lines)
+	run.Stderr = os.Stderr
+	out, err := run.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewScanner(bytes.NewReader(out))
+	in.Buffer(nil, 1<<20)
+	for i := range want {
+		var got string
+		if !in.Scan() {
+			t.Fatalf("%d verdicts, want %d", i, len(want))
+		}
+		if err := json.Unmarshal(in.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want[i]) {
+			t.Errorf("case %d: WebAssembly says %s\nnative %s", i, got, want[i])
+		}
+	}
+	t.Logf("%d equal verdicts, %d of them accepted; the verifier has %d bytes", len(want), accepted, info.Size())
+}
