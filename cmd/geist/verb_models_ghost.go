@@ -26,8 +26,9 @@ hash for each tensor. Whoever has it, or only the model id it prints, can check
 answers of the model without having the model.
 
 It is written beside the .gguf file, or, of a model in the store, in the
-directory "ghosts" of the store under the model's SHA-256. With --json the file is
-read twice more, to compare the times of hashing and of reading alone.`,
+directory "ghosts" of the store under the model's SHA-256, until the model is
+removed. With --json the file is read twice more, to compare the times of hashing
+and of reading alone.`,
 		Example:           "  geist models ghost tiny\n  geist models ghost ~/Downloads/tiny.Q8_0.gguf --out tiny.ghost",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: v.completeModels,
@@ -120,7 +121,7 @@ func (e *env) ghostPath(path string, m *store.Model, long bool) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(s.Dir(), "ghosts", m.SHA256+suffix), nil
+	return filepath.Join(s.Ghosts(), m.SHA256+suffix), nil
 }
 
 // knownGhost is the id in the Ghost file of a model, "" if there is none or it

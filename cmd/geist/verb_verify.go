@@ -105,7 +105,7 @@ func (e *env) ghostWithID(id ghost.ID) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	files, err := filepath.Glob(filepath.Join(s.Dir(), "ghosts", "*.ghost"))
+	files, err := filepath.Glob(filepath.Join(s.Ghosts(), "*.ghost"))
 	if err != nil {
 		return "", err
 	}

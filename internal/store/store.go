@@ -4,6 +4,7 @@
 //	blobs/<sha-256, 64 hex digits>   the bytes, read only
 //	names/<name, escaped>.json       one Model each: the index
 //	partial/<key>.part, .json, .lock a copy under way, and how far it is known good
+//	ghosts/<sha-256>.ghost, …        what others derived from the bytes; goes with them
 //	lock                             held while blobs or names change
 //
 // A model becomes visible in one step, the rename of its index entry, after its
@@ -130,6 +131,11 @@ func checkGGUF(path string) error {
 
 // Dir is the absolute path of the store.
 func (s *Store) Dir() string { return s.dir }
+
+// Ghosts is the directory of files that are made from the models, which need not
+// exist. The last Remove of a model takes those with it whose names are the
+// model's SHA-256, a point and anything.
+func (s *Store) Ghosts() string { return filepath.Join(s.dir, "ghosts") }
 
 func (s *Store) blobs() string             { return filepath.Join(s.dir, "blobs") }
 func (s *Store) names() string             { return filepath.Join(s.dir, "names") }
@@ -332,7 +338,7 @@ func (s *Store) Remove(ctx context.Context, name string) (freed int64, err error
 	if err := syncDir(s.names()); err != nil {
 		return 0, fmt.Errorf("remove model %s: %w", name, err)
 	}
-	if err := s.sweepBlobs(); err != nil {
+	if err := s.sweep(); err != nil {
 		return 0, fmt.Errorf("remove model %s: %w", name, err)
 	}
 	if _, err := os.Stat(s.Path(m)); m.SHA256 != "" && errors.Is(err, fs.ErrNotExist) {
@@ -341,25 +347,32 @@ func (s *Store) Remove(ctx context.Context, name string) (freed int64, err error
 	return freed, nil
 }
 
-// sweepBlobs removes the blobs that no name points to: those of removed names,
-// and those of processes that were killed between the two renames. Needs the lock.
-func (s *Store) sweepBlobs() error {
+// sweep removes the blobs that no name points to, and what was made from them:
+// those of removed names, and those of processes that were killed between the
+// two renames. Needs the lock.
+func (s *Store) sweep() error {
 	models, err := s.List()
 	if err != nil {
 		return err
 	}
-	files, err := os.ReadDir(s.blobs())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, f := range files {
-		used := slices.ContainsFunc(models, func(m Model) bool { return m.SHA256 == f.Name() })
-		if used || !isSHA256(f.Name()) {
-			continue
-		}
-		s.opt.at("remove a blob")
-		if err := os.Remove(s.blob(f.Name())); err != nil {
+	for _, dir := range []string{s.Ghosts(), s.blobs()} {
+		files, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
+		}
+		for _, f := range files {
+			sha256 := f.Name()
+			if dir == s.Ghosts() {
+				sha256, _, _ = strings.Cut(sha256, ".")
+			}
+			used := slices.ContainsFunc(models, func(m Model) bool { return m.SHA256 == sha256 })
+			if used || !isSHA256(sha256) {
+				continue
+			}
+			s.opt.at("remove a blob")
+			if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -154,6 +154,40 @@ func TestAddListRemove(t *testing.T) {
 	same(t, s, m2, two)
 }
 
+// TestGhostsGo: what was made from a model goes with its last name, and nothing else.
+func TestGhostsGo(t *testing.T) {
+	s := open(t, t.TempDir())
+	gone, kept := add(t, s, model(t, 1, 100), "gone"), add(t, s, model(t, 2, 100), "kept")
+	add(t, s, model(t, 1, 100), "alias")
+	if err := os.Mkdir(s.Ghosts(), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	all := []string{gone.SHA256 + ".ghost", gone.SHA256 + ".long.ghost", kept.SHA256 + ".ghost", "another.ghost"}
+	for _, name := range all {
+		if err := os.WriteFile(filepath.Join(s.Ghosts(), name), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() []string {
+		var names []string
+		for _, name := range all {
+			if _, err := os.Stat(filepath.Join(s.Ghosts(), name)); err == nil {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	if _, err := s.Remove(t.Context(), "gone"); err != nil || !slices.Equal(left(), all) {
+		t.Errorf("removed a name whose bytes have another: %v; left are %q", err, left())
+	}
+	if err := os.Remove(s.Path(gone)); err != nil { // a model whose bytes are lost has its files removed, too
+		t.Fatal(err)
+	}
+	if _, err := s.Remove(t.Context(), "alias"); err != nil || !slices.Equal(left(), all[2:]) {
+		t.Errorf("removed the last name: %v; left are %q", err, left())
+	}
+}
+
 func TestNameTaken(t *testing.T) {
 	s := open(t, t.TempDir())
 	m := add(t, s, model(t, 1, 5000), "x")
