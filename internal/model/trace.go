@@ -28,13 +28,14 @@ type Trace struct {
 	tails   []merkle.Hash // [row]
 	leaves  []merkle.Hash // [row][width] of the current layer
 	width   int
-	layouts []*ghost.Layout // [row] of the current layer
-	rq, rk  []byte          // [row]
-	top     []byte          // [row] largest scores
-	at      []byte          // [row] attention output as the projection takes it
-	hd      []byte          // [row or pair] hidden values likewise
-	or, dr  []float32       // [row] raw results before norms
-	work    []traceWork     // [member]
+	layouts []*ghost.Layout          // [row] of the current layer
+	known   map[[2]int]*ghost.Layout // by layer and number of attention weights
+	rq, rk  []byte                   // [row]
+	top     []byte                   // [row] largest scores
+	at      []byte                   // [row] attention output as the projection takes it
+	hd      []byte                   // [row or pair] hidden values likewise
+	or, dr  []float32                // [row] raw results before norms
+	work    []traceWork              // [member]
 	most    int
 }
 
@@ -50,7 +51,7 @@ type traceWork struct {
 // NewTrace prepares to watch passes of s. g describes s's model.
 func (s *State) NewTrace(g *ghost.Model) *Trace {
 	m := s.m
-	t := &Trace{m: m, g: g, h: hashmany.New(), most: s.most, kept: map[place][][]byte{}}
+	t := &Trace{m: m, g: g, h: hashmany.New(), most: s.most, kept: map[place][][]byte{}, known: map[[2]int]*ghost.Layout{}}
 	e := g.ElemBytes()
 	t.rq = make([]byte, s.most*m.Heads*m.KeyDim*e)
 	t.rk = make([]byte, s.most*m.KVHeads*m.KeyDim*e)
@@ -212,7 +213,11 @@ func (t *Trace) beginLayer(s *State, l int) {
 	y := &t.g.Layers[l]
 	for i, r := range s.rows {
 		if c := y.WeightsCount(r.pos); c != lastCount {
-			last, lastCount = t.g.Layout(l, r.pos), c
+			if last = t.known[[2]int{l, c}]; last == nil {
+				last = t.g.Layout(l, r.pos)
+				t.known[[2]int{l, c}] = last
+			}
+			lastCount = c
 		}
 		t.layouts[i] = last
 		t.width = max(t.width, last.Len())
