@@ -102,6 +102,7 @@ type Engine struct {
 	// Owned by the scheduler.
 	waiting []*session
 	running []*session
+	endings []ending
 	segs    []model.Segment
 	order   []*session
 }

@@ -43,6 +43,7 @@ type pool struct {
 	free  []*page
 	byKey map[prefix]*page
 	idle  page // sentinel of the list of idle kept pages
+	idles int  // length of that list
 	alloc func(size int) ([]byte, error)
 	reuse bool
 }
@@ -56,6 +57,7 @@ func newPool(pageBytes, limit int, reuse bool, alloc func(int) ([]byte, error)) 
 func (p *pool) unlink(g *page) {
 	g.prev.next, g.next.prev = g.next, g.prev
 	g.prev, g.next = nil, nil
+	p.idles--
 }
 
 // take returns a page with one user, or nil if all pages are in use.
@@ -118,16 +120,14 @@ func (p *pool) drop(g *page) {
 	}
 	g.prev, g.next = p.idle.prev, &p.idle
 	g.prev.next, p.idle.prev = g, g
+	p.idles++
 }
 
 // used is the number of pages that sessions hold.
-func (p *pool) used() int {
-	n := p.made - len(p.free)
-	for g := p.idle.next; g != &p.idle; g = g.next {
-		n--
-	}
-	return n
-}
+func (p *pool) used() int { return p.made - len(p.free) - p.idles }
+
+// available is the number of pages that take can give.
+func (p *pool) available() int { return p.limit - p.used() }
 
 // pagesFor is the number of pages that n positions need.
 func pagesFor(n int) int { return (n + model.PagePositions - 1) / model.PagePositions }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/geistnet/geist/arith"
@@ -188,6 +189,7 @@ func (e *Engine) Generate(ctx context.Context, r Request) (*Answer, error) {
 	if r.MaxTokens == 0 {
 		r.MaxTokens = e.opt.Context - len(r.Prompt)
 	}
+	r.Prompt, r.Stop = slices.Clone(r.Prompt), slices.Clone(r.Stop) // the caller's may change
 	a := e.newAnswer()
 	s := &session{ctx: ctx, req: r, answer: a}
 	return a, e.submit(s)

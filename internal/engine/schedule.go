@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/model"
@@ -17,6 +18,7 @@ func (e *Engine) schedule() {
 		}
 		e.compose()
 		if len(e.segs) == 0 {
+			e.publish()
 			e.rest()
 			continue
 		}
@@ -52,6 +54,8 @@ func (e *Engine) admit() bool {
 		for _, s := range append(e.waiting, e.running...) {
 			e.end(s, FinishError, ErrClosed)
 		}
+		e.sweep()
+		e.publish()
 		return false
 	}
 	for _, s := range append(append([]*session(nil), e.waiting...), e.running...) {
@@ -60,14 +64,77 @@ func (e *Engine) admit() bool {
 		}
 	}
 	e.sweep()
-	for len(e.waiting) > 0 && len(e.running) < e.opt.Sessions {
-		s := e.waiting[0]
-		e.waiting = e.waiting[1:]
+	for {
+		s := e.first()
+		if s == nil || !e.makeSeat(s) {
+			break
+		}
+		e.waiting = slices.DeleteFunc(e.waiting, func(w *session) bool { return w == s })
 		e.start(s)
 		e.running = append(e.running, s)
 	}
 	e.publish()
 	return true
+}
+
+// first is the waiting session to start next, or nil.
+func (e *Engine) first() *session {
+	for _, s := range e.waiting {
+		if !s.paused() {
+			return s
+		}
+	}
+	return nil
+}
+
+// makeSeat reports whether s may start. A session whose reader is behind
+// leaves its seat to s. One that was set aside for want of pages comes back
+// when there are enough for all it has, or nobody else runs: else it would
+// take pages only to be set aside again.
+func (e *Engine) makeSeat(s *session) bool {
+	if s.started {
+		busy, pages := false, e.pool.available()
+		for _, r := range e.running {
+			if r.paused() {
+				pages += len(r.pages)
+			} else {
+				busy = true
+			}
+		}
+		if busy && s.missing(e.pool) > pages {
+			return false
+		}
+	}
+	if len(e.running) < e.opt.Sessions {
+		return true
+	}
+	i := e.lastPaused(nil)
+	if i >= 0 {
+		e.setAside(i)
+	}
+	return i >= 0
+}
+
+// lastPaused is the index of the youngest running session other than s whose
+// reader is behind, or -1.
+func (e *Engine) lastPaused(s *session) int {
+	for i, r := range slices.Backward(e.running) {
+		if r != s && !r.ended && r.paused() {
+			return i
+		}
+	}
+	return -1
+}
+
+// setAside takes a running session's pages and lets it wait before all others.
+func (e *Engine) setAside(i int) {
+	s := e.running[i]
+	s.release(e.pool)
+	e.running = slices.Delete(e.running, i, i+1)
+	e.waiting = slices.Insert(e.waiting, 0, s)
+	e.mu.Lock()
+	e.stats.Preempted++
+	e.mu.Unlock()
 }
 
 // rest waits until something may have changed: a new session, a cancelled one,
@@ -162,8 +229,8 @@ func (e *Engine) compose() {
 	e.sweep()
 }
 
-// makeRoom reserves pages for s, or sets the youngest session aside where none
-// are left and reports false.
+// makeRoom reserves pages for s. Where none are left it sets a session aside,
+// one whose reader is behind or else the youngest, and reports false.
 func (e *Engine) makeRoom(s *session, end int) bool {
 	ok, err := s.reserve(e.pool, end)
 	if err != nil {
@@ -173,18 +240,16 @@ func (e *Engine) makeRoom(s *session, end int) bool {
 	if ok {
 		return true
 	}
-	last := e.running[len(e.running)-1]
-	if last == s && len(e.running) == 1 {
+	i := e.lastPaused(s)
+	if i < 0 {
+		i = len(e.running) - 1
+	}
+	if e.running[i] == s && len(e.running) == 1 {
 		// Options.fill saw to it that one full session fits.
 		e.end(s, FinishError, fmt.Errorf("the KV cache of %d pages is exhausted", e.pool.limit))
 		return true
 	}
-	last.release(e.pool)
-	e.running = e.running[:len(e.running)-1]
-	e.waiting = append([]*session{last}, e.waiting...)
-	e.mu.Lock()
-	e.stats.Preempted++
-	e.mu.Unlock()
+	e.setAside(i)
 	return false
 }
 
@@ -279,7 +344,14 @@ func (e *Engine) emit(s *session, logits []float32) {
 	}
 }
 
-// end closes a session's answer and gives its pages back.
+// ending is an answer that has ended, of which publish tells its reader.
+type ending struct {
+	answer *Answer
+	result Result
+}
+
+// end ends a session and gives its pages back. Its reader learns of it when the
+// snapshot no longer counts the session.
 func (e *Engine) end(s *session, f Finish, err error) {
 	if s.ended {
 		return
@@ -292,7 +364,7 @@ func (e *Engine) end(s *session, f Finish, err error) {
 		r.Trace = e.root(s)
 	}
 	s.release(e.pool)
-	s.answer.end(r)
+	e.endings = append(e.endings, ending{s.answer, r})
 }
 
 // root is the trace root of an answer. All positions but the last token's are
@@ -306,11 +378,16 @@ func (e *Engine) root(s *session) merkle.Hash {
 	return ghost.TraceRoot(s.req.Prompt, s.history[len(s.req.Prompt):], positions, e.trace.CacheRoot(e.team, &s.cache, n))
 }
 
-// publish updates the snapshot.
+// publish updates the snapshot and then closes the answers that have ended.
 func (e *Engine) publish() {
 	used := e.pool.used()
 	e.mu.Lock()
 	e.stats.Running, e.stats.Waiting = len(e.running), len(e.waiting)+len(e.arrived)
 	e.stats.PagesUsed, e.stats.PagesMost = used, e.pool.limit
 	e.mu.Unlock()
+	for i, x := range e.endings {
+		x.answer.end(x.result)
+		e.endings[i] = ending{}
+	}
+	e.endings = e.endings[:0]
 }

@@ -60,12 +60,29 @@ func (s *session) attach(p *pool) {
 		}
 		s.pages = append(s.pages, g)
 		s.cache.Pages = append(s.cache.Pages, g.mem)
-		if at := (len(s.pages) - 1) * model.PagePositions; g.roots != nil && len(s.roots) == at {
-			s.roots = append(s.roots, g.roots...)
-			s.plain = append(s.plain, g.roots...)
+		// A session that was set aside may know some of the page's roots.
+		if known := len(s.roots) - (len(s.pages)-1)*model.PagePositions; g.roots != nil && known >= 0 && known < len(g.roots) {
+			s.roots = append(s.roots, g.roots[known:]...)
+			s.plain = append(s.plain, g.roots[known:]...)
 		}
 	}
 	s.done = len(s.pages) * model.PagePositions
+}
+
+// missing is the number of pages that s, which has none, takes from those
+// available to hold its history.
+func (s *session) missing(p *pool) int {
+	n := pagesFor(len(s.history))
+	for i := 0; p.reuse && (i+1)*model.PagePositions < len(s.history); i++ {
+		g := p.byKey[s.key(i)]
+		if g == nil {
+			break
+		}
+		if g.users > 0 {
+			n--
+		}
+	}
+	return n
 }
 
 // traced notes the roots of positions [start, start+n) after a pass in which
@@ -105,9 +122,11 @@ func (s *session) advance(p *pool, end int) {
 	s.done = end
 }
 
-// release gives all pages back.
+// release gives all pages back, the last one first: a page is of use only
+// together with those before it, and the pool takes back first what it was
+// given first.
 func (s *session) release(p *pool) {
-	for _, g := range s.pages {
+	for _, g := range slices.Backward(s.pages) {
 		p.drop(g)
 	}
 	s.pages, s.cache.Pages, s.done = nil, nil, 0
