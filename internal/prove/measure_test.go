@@ -30,9 +30,10 @@ func cpu() time.Duration {
 
 // seal makes the run file of a run whose trace is known, as a provider and an
 // asker together would.
-func seal(t testing.TB, run *audit.Run, size audit.Size, nonce ghost.Nonce) *audit.RunFile {
+func seal(t testing.TB, run *audit.Run, size audit.Size, nonce ...ghost.Nonce) *audit.RunFile {
 	t.Helper()
-	f := &audit.RunFile{Answer: run.Answer, Size: size, SeedNonce: ghost.Nonce{1}, AuditNonce: nonce}
+	nonce = append(nonce, ghost.Nonce{2}) // of the audit, if none is given
+	f := &audit.RunFile{Answer: run.Answer, Size: size, SeedNonce: ghost.Nonce{1}, AuditNonce: nonce[0]}
 	f.Request = &ghost.Request{Salt: [32]byte{3}, Prompt: run.Prompt, Sampling: run.Sampling, MaxTokens: len(run.Answer)}
 	f.Request.Sampling.Seed = [32]byte{}
 	f.Receipt = &ghost.Receipt{Time: 1, Model: run.Model.ID(), Arithmetic: arith.Version, Request: f.Request.Hash(),
@@ -111,7 +112,7 @@ func TestMeasure(t *testing.T) {
 	}
 	t.Logf("replay and root: %.2f s (cpu %.2f s)", time.Since(begin).Seconds(), (cpu() - used).Seconds())
 	for i, size := range []audit.Size{{Cells: 32, Tails: 4, Full: 1}, {Cells: 32, Tails: 4, Full: 1}, {Cells: 8, Tails: 2, Full: 1}} {
-		file := seal(t, run, size, ghost.Nonce{2})
+		file := seal(t, run, size)
 		ch := file.Challenge()
 		begin, used = time.Now(), cpu()
 		proof, err := n.Prove(run, ch)
