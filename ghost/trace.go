@@ -215,3 +215,15 @@ func TraceTop(prompt, answer int, tokens, positions, cache merkle.Hash) merkle.H
 	b = append(b, positions[:]...)
 	return merkle.HashLeaf(append(b, cache[:]...))
 }
+
+// Find returns the value that a leaf belongs to; false if there is no such leaf.
+func (y *Layout) Find(leaf int) (v Value, index int, s Span, ok bool) {
+	for v, spans := range y.spans {
+		for i, s := range spans {
+			if leaf >= s.First && leaf < s.First+s.Leaves() {
+				return Value(v), i, s, true
+			}
+		}
+	}
+	return 0, 0, Span{}, false
+}
