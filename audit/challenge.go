@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"math"
 	"math/bits"
 )
 
@@ -67,4 +66,10 @@ func (d *draw) below(n int) int {
 // Bound is the probability that an accepted proof misses a run in which a share
 // g of all cells holds a relation that is wrong in a share q of its elements:
 // (1 − g·q)^cells.
-func Bound(cells int, g, q float64) float64 { return math.Pow(1-g*q, float64(cells)) }
+func Bound(cells int, g, q float64) float64 {
+	missed := 1.0
+	for range cells {
+		missed = float64(missed * (1 - float64(g*q)))
+	}
+	return missed
+}
