@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"strings"
 	"syscall"
 	"time"
 
@@ -77,7 +78,29 @@ Models are kept under $GEIST_HOME, or else geist in the XDG data directory.`,
 	for i := range v.NumMethod() {
 		root.AddCommand(v.Method(i).Interface().(func() *cobra.Command)())
 	}
+	sayArgs(root)
 	return root
+}
+
+// sayArgs makes a wrong number of arguments an error that says what the command takes.
+func sayArgs(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		sayArgs(sub)
+	}
+	check := c.Args
+	if check == nil || c.HasSubCommands() {
+		return
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		if check(c, args) == nil {
+			return nil
+		}
+		_, takes, _ := strings.Cut(c.Use, " ")
+		if takes == "" {
+			return fmt.Errorf("%q takes no argument, and there is %q", c.CommandPath(), args[0])
+		}
+		return fmt.Errorf("%q takes %s; arguments given: %d", c.CommandPath(), takes, len(args))
+	}
 }
 
 // run executes one command line and returns the exit code.
@@ -96,7 +119,8 @@ func (e *env) run(ctx context.Context, args []string) int {
 		e.err.Error(errors.New("stopped before it was done; give the same command again to continue"))
 		return exitFailure
 	case !began || errors.Is(err, errUsage):
-		e.err.Error(fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath()))
+		text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
+		e.err.Error(fmt.Errorf("%s; see: %s --help", text, cmd.CommandPath()))
 		return exitUsage
 	}
 	e.err.Error(err)

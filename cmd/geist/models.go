@@ -79,5 +79,13 @@ func (e *env) completeModels(*cobra.Command, []string, string) ([]string, cobra.
 	return names, cobra.ShellCompDirectiveDefault
 }
 
+// completeFlag offers the values of a flag to the shell.
+func completeFlag(c *cobra.Command, flag string, values []string) {
+	err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic("internal error: complete --" + flag + ": " + err.Error())
+	}
+}
+
 // progress draws on standard error; the caller calls End.
 func (e *env) progress() *console.Progress { return console.NewProgress(e.err, e.now) }

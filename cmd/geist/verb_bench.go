@@ -43,6 +43,7 @@ time under $GEIST_HOME, or else in geist in the XDG cache directory.`,
 	f.IntVar(&o.Rounds, "rounds", 3, "how often all is measured")
 	bus := f.Int("bus-mib", 0, "MiB on which bandwidth is measured; 0: four times the largest cache, at least 1024")
 	asJSON := jsonFlag(c)
+	completeFlag(c, "synthetic", synth.PresetNames())
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if (len(args) == 1) == (*preset != "") {
 			return fmt.Errorf("%w: name a model or make one with --synthetic", errUsage)

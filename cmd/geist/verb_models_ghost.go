@@ -22,7 +22,7 @@ func (v verbs) modelsGhost() *cobra.Command {
 		Use:   "ghost MODEL",
 		Short: "Make a model's Ghost file, its public identity",
 		Long: `Reads all weights once and writes the Ghost file: what the model computes, and one
-hash for each tensor. Whoever has it, or only the model id it prints, can check
+hash for each matrix of weights. Whoever has it, or only the model id it prints, can check
 answers of the model without having the model.
 
 It is written beside the .gguf file, or, of a model in the store, in the
@@ -89,7 +89,7 @@ and of reading alone.`,
 		if *asJSON {
 			return v.out.JSON(made)
 		}
-		_, err = fmt.Fprintf(v.out.W, "%s\nwrote %s (%s, %d tensors)\n", made.ID, console.Clean(path), console.Size(int64(made.Bytes)), made.Tensors)
+		_, err = fmt.Fprintf(v.out.W, "%s\nwrote %s (%s, %d matrices)\n", made.ID, console.Clean(path), console.Size(int64(made.Bytes)), made.Tensors)
 		return err
 	}
 	return c

@@ -176,9 +176,9 @@ func (e *env) modelOf(id ghost.ID) (string, error) {
 // sizeFlags adds the flags of a challenge's size. The function gives the size
 // where the run file says def, once the flags are read.
 func sizeFlags(c *cobra.Command) func(def audit.Size) (audit.Size, error) {
-	cells := c.Flags().Int("cells", audit.Standard.Cells, "cells to draw (default: what the run file says)")
-	tails := c.Flags().Int("tails", audit.Standard.Tails, "emitted tokens whose logits to check (default: what the run file says)")
-	full := c.Flags().Int("full", audit.Standard.Full, "of those, tokens to choose again from all logits (default: what the run file says)")
+	cells := c.Flags().Int("cells", 0, "cells to draw (default: what the run file says)")
+	tails := c.Flags().Int("tails", 0, "emitted tokens whose logits to check (default: what the run file says)")
+	full := c.Flags().Int("full", 0, "of those, tokens to choose again from all logits (default: what the run file says)")
 	return func(def audit.Size) (audit.Size, error) {
 		for _, f := range []struct {
 			name string

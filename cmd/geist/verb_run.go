@@ -89,12 +89,13 @@ Equal token ids, flags and seed give equal answers on every machine.`,
 	fl.IntVar(&f.logProbs, "logprobs", -1, "with --json: log probabilities of the tokens, and of this many alternatives")
 	fl.IntVar(&f.context, "context", 0, "tokens of prompt and answer together (0: the model's most, up to 8192)")
 	fl.IntVar(&f.threads, "threads", 0, "threads to compute with (0: one for each processor)")
-	fl.StringVar(&f.kernel, "kernel", "", "how to compute: "+pathList(kernel.Paths())+" (default the last of these); all give the same bits")
+	fl.StringVar(&f.kernel, "kernel", "", "how to compute: "+strings.Join(pathNames(), ", ")+" (default the last of these); all give the same bits")
 	fl.BoolVar(&f.force, "force", false, "load the model even if memory is short")
 	fl.BoolVar(&f.stats, "stats", false, "say on standard error how fast it was")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "say on standard error what is run and with which seed")
 	fl.BoolVar(&f.stream, "stream", false, "with --json: one line for each token, and one for the result")
 	fl.BoolVar(&f.json, "json", false, "write the result as JSON")
+	completeFlag(c, "kernel", pathNames())
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		r, err := v.newRun(f, args)
 		if err != nil {
@@ -120,12 +121,13 @@ func (e *env) completeFirst(c *cobra.Command, args []string, part string) ([]str
 	return e.completeModels(c, args, part)
 }
 
-func pathList(paths []kernel.Path) string {
+// pathNames are the kernel paths of this machine, the fastest last.
+func pathNames() []string {
 	var s []string
-	for _, p := range paths {
+	for _, p := range kernel.Paths() {
 		s = append(s, p.String())
 	}
-	return strings.Join(s, ", ")
+	return s
 }
 
 // run is one use of "geist run".
@@ -207,7 +209,7 @@ func (r *run) flags(prompt bool) error {
 	if f.kernel != "" {
 		p, err := kernel.ParsePath(f.kernel)
 		if err == nil && !slices.Contains(kernel.Paths(), p) {
-			err = fmt.Errorf("this machine cannot run the kernels %s; it has %s", p, pathList(kernel.Paths()))
+			err = fmt.Errorf("this machine cannot run the kernels %s; it has %s", p, strings.Join(pathNames(), ", "))
 		}
 		if err != nil {
 			return err

@@ -30,6 +30,7 @@ which are the same for every machine. The exit code is 1 if a bit differs.`,
 	paths := c.Flags().StringSlice("paths", nil, "kernel paths to test (all of this machine, if not given)")
 	quick := c.Flags().Bool("quick", false, "run each path only a few times")
 	asJSON := jsonFlag(c)
+	completeFlag(c, "paths", pathNames())
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		o := selftest.Options{Positions: *positions, Quick: *quick}
 		if *positions < 0 {
