@@ -19,7 +19,7 @@ const (
 	ByAudit       = "audit"        // a relation, or the sampler, in the sampled proof
 	ByRoot        = "root"         // an opened value is not the one that was signed or published
 	ByReceipt     = "signature"    // what was signed contradicts the request, itself or another receipt
-	ByReExecution = "re-execution" // an honest node finds another trace root
+	ByReExecution = "re-execution" // an honest node finds another trace root or another token
 )
 
 // Result is one attack against challenges of one size.
@@ -38,7 +38,7 @@ type Result struct {
 	Predicted float64 `json:"predicted"`
 	Theory    string  `json:"theory"`
 	CaughtBy  string  `json:"caught_by"`
-	// Runs that were executed again, and those whose root then differed.
+	// Runs that were executed again, and those whose root or tokens then differed.
 	ReExecuted       int    `json:"re_executed"`
 	ReExecutedCaught int    `json:"re_executed_caught"`
 	Sampling         string `json:"sampling,omitempty"` // where sampling alone is not enough
@@ -54,7 +54,7 @@ type Report struct {
 
 // Options of Attacks.
 type Options struct {
-	Trials   int    // challenges per attack and size; 0: 100
+	Trials   int    // challenges per attack and size; 0: 300
 	Seed     uint64 // decides everything
 	Only     string // only this attack
 	Progress func(done, total int64)
@@ -75,7 +75,7 @@ type attack struct {
 	// claim, instead of forge, is an attack in which nothing is sampled: it
 	// reports whether the client noticed.
 	claim func(b *bench) (caught bool, err error)
-	// honest: the trace itself is right, so re-execution has nothing to find.
+	// honest: the run itself is right, so re-execution has nothing to find.
 	honest bool
 	// draw, if not nil, is how the challenge comes about instead of from the
 	// client's nonce.
@@ -91,7 +91,7 @@ const (
 	answerLen  = 20
 	wideZ      = 4.5 // for OK: one false alarm in 150,000 results
 	reportedZ  = 1.959964
-	usualTrial = 100
+	usualTrial = 300
 )
 
 // bench is what an attack works with.
@@ -108,7 +108,7 @@ func (b *bench) subject(name string) (*subject, error) {
 	if s := b.subjects[name]; s != nil {
 		return s, nil
 	}
-	s, err := newSubject(shapes()[name], kernel.Best(), 1)
+	s, err := newSubject(shapes()[name], kernel.Best(), 1, 64)
 	if err != nil {
 		return nil, fmt.Errorf("model %q: %w", name, err)
 	}
@@ -255,11 +255,9 @@ func (b *bench) perform(a *attack, seed uint64, trials int) ([]Result, error) {
 		}
 		differs := false
 		if !a.honest {
-			root, err := b.s.replayRoot(rec.run)
-			if err != nil {
+			if differs, err = b.s.convicts(rec.run); err != nil {
 				return nil, err
 			}
-			differs = root != rec.run.Trace
 		}
 		for i, c := range sizes {
 			x := &out[i]

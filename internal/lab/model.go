@@ -3,7 +3,9 @@ package lab
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 
 	"github.com/geistnet/geist/arith"
@@ -50,7 +52,9 @@ func shapes() map[string]synth.Spec {
 // shapeNames are the keys of shapes in the order in which honest runs use them.
 var shapeNames = [...]string{"llama", "llama q4_0", "llama f32", "mixture", "gemma"}
 
-func newSubject(spec synth.Spec, path kernel.Path, threads int) (*subject, error) {
+// newSubject makes a model that runs on a kernel path with a number of threads
+// and reads up to batch tokens at once.
+func newSubject(spec synth.Spec, path kernel.Path, threads, batch int) (*subject, error) {
 	var b bytes.Buffer
 	if err := synth.Write(&b, spec, nil); err != nil {
 		return nil, err
@@ -69,7 +73,7 @@ func newSubject(spec synth.Spec, path kernel.Path, threads int) (*subject, error
 		team.Close()
 		return nil, err
 	}
-	return &subject{g, f, m, team, prove.NewNode(m, g, f, team, 64)}, nil
+	return &subject{g, f, m, team, prove.NewNode(m, g, f, team, batch)}, nil
 }
 
 func (s *subject) close() {
@@ -122,13 +126,37 @@ func (s *subject) requantised(f arith.Format) rows {
 	}
 }
 
-// replayRoot is the trace root that an honest node finds for a run.
-func (s *subject) replayRoot(run *audit.Run) ([32]byte, error) {
-	x, err := s.node.Replay(run, nil, nil)
+// convicts runs an answer again on an honest node and reports whether its
+// trace root or any token that the sampler gives is another.
+func (s *subject) convicts(run *audit.Run) (bool, error) {
+	x, err := s.node.Replay(run, nil, func(int) bool { return true })
 	if err != nil {
-		return [32]byte{}, err
+		return false, err
 	}
-	return x.Root()
+	root, err := x.Root()
+	if err != nil || root != run.Trace {
+		return true, err
+	}
+	history := append([]int32(nil), run.Prompt...)
+	for a, id := range run.Answer {
+		var b []byte
+		for i := range s.g.TailLeaves() {
+			leaf, err := x.Tail(len(run.Prompt)-1+a, i)
+			if err != nil {
+				return false, err
+			}
+			b = append(b, leaf...)
+		}
+		l := make([]float32, s.g.Vocab)
+		for i := range l {
+			l[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+		}
+		if sample(l, &run.Sampling, history, a) != id {
+			return true, nil
+		}
+		history = append(history, id)
+	}
+	return false, nil
 }
 
 func drawPrompt(r *rand.Rand, n int) []int32 {

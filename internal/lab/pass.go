@@ -51,14 +51,16 @@ type at struct {
 
 // hooks are what a cheating provider does otherwise. All may be nil.
 type hooks struct {
-	token  func(t int, id int32) int32              // the token that is really embedded
-	turn   func(t int) int                          // the position that it is rotated by
-	alter  func(p *pass, a at, x []float32)         // any value
-	codes  func(a at, in *arith.Activations)        // attOut or hidden, quantised
-	chosen func(a at, experts []int)                // the experts in use
-	skip   func(t, l int) bool                      // the layer hands its input on
-	gate   func(g, u float32) float32               // instead of the model's
-	choose func(a int, l []float32, id int32) int32 // the emitted token
+	token  func(t int, id int32) int32                    // the token that is really embedded
+	turn   func(t int) int                                // the position that it is rotated by
+	alter  func(p *pass, a at, x []float32)               // any value
+	codes  func(a at, x []float32, in *arith.Activations) // attOut or hidden, quantised
+	chosen func(a at, experts []int)                      // the experts in use
+	skip   func(t, l int) bool                            // the layer hands its input on
+	gate   func(g, u float32) float32                     // instead of the model's
+	bare   func(key bool) bool                            // heads are not normed
+	choose func(a int, l []float32, id int32) int32       // the emitted token
+	shape  *ghost.Model                                   // of the weights, where that is not the one claimed
 }
 
 // pass computes a run in plain Go from the definitions alone and records
@@ -78,6 +80,9 @@ type pass struct {
 func recorded(claimed *subject, weights rows, prompt []int32, length int, s arith.Sampling, h hooks) (*recording, error) {
 	g := claimed.g
 	p := &pass{g: g, rows: weights, hooks: h}
+	if h.shape != nil {
+		p.g = h.shape
+	}
 	run := &audit.Run{Model: g, Prompt: prompt, Sampling: s}
 	p.rec = &recording{subject: claimed, run: run, open: claimed.row}
 	p.keys, p.vals = make([][][][]float32, len(g.Layers)), make([][][][]float32, len(g.Layers))
@@ -253,7 +258,7 @@ func (p *pass) heads(t, l int, x []float32, key bool, c *cell) {
 	rope.CosSin(turn, cos, sin)
 	for h := range len(x) / n {
 		xh := x[h*n : (h+1)*n]
-		if g.Norm == ghost.HeadNorm {
+		if g.Norm == ghost.HeadNorm && (p.hooks.bare == nil || !p.hooks.bare(key)) {
 			arith.RMSNorm(xh, xh, w, g.Eps)
 		}
 		arith.RotatePairs(xh, cos, sin, g.Neox)
@@ -330,7 +335,7 @@ func (p *pass) attention(t, l int, y *ghost.Layer, c *cell) error {
 		return fmt.Errorf("attention is not finite")
 	}
 	if p.hooks.codes != nil {
-		p.hooks.codes(at{attOut, t, l, 0}, &a)
+		p.hooks.codes(at{attOut, t, l, 0}, out, &a)
 	}
 	c.put(ghost.AttnOut, inputBytes(a))
 	o, err := p.productOf(&y.O, a)
@@ -382,7 +387,7 @@ func (p *pass) feedForward(t, l int, y *ghost.Layer, c *cell) error {
 			return nil, fmt.Errorf("a hidden value is not finite")
 		}
 		if p.hooks.codes != nil {
-			p.hooks.codes(at{hidden, t, l, i}, &h)
+			p.hooks.codes(at{hidden, t, l, i}, a, &h)
 		}
 		c.put(ghost.Hidden, inputBytes(h))
 		return p.productOf(down, h)

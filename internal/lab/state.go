@@ -10,7 +10,8 @@ import (
 // all lists the attacks.
 func all() []attack {
 	var as []attack
-	for _, f := range []func() []attack{stateAttacks, valueAttacks, scaleAttacks} {
+	for _, f := range []func() []attack{stateAttacks, valueAttacks, scaleAttacks, degenerateAttacks,
+		modelAttacks, promptAttacks, samplerAttacks, attentionAttacks, blockAttacks, routerAttacks, proofAttacks, receiptAttacks} {
 		as = append(as, f()...)
 	}
 	return as
@@ -141,28 +142,74 @@ func valueAttacks() []attack {
 
 // scaleAttacks forge what codes are relative to.
 func scaleAttacks() []attack {
-	scale := func(s stage, by func(d float32) float32) func(b *bench) (*recording, error) {
+	scale := func(s stage, chance float64, by float32) func(b *bench) (*recording, error) {
 		return func(b *bench) (*recording, error) {
-			r, err := b.run(hooks{codes: func(a at, in *arith.Activations) {
+			r, err := b.run(hooks{codes: func(a at, x []float32, in *arith.Activations) {
 				if a.stage != s {
 					return
 				}
-				for i, d := range in.D {
-					in.D[i] = by(d)
-					for j := range in.Block {
-						k := i*in.Block + j
-						in.Q[k] = int8(max(-127, min(127, arith.Code(float32(float32(in.Q[k])*d), in.D[i]))))
+				for i := range in.D {
+					in.D[i] = float32(in.D[i] * by)
+					for j := i * in.Block; j < (i+1)*in.Block; j++ {
+						in.Q[j] = int8(max(-127, min(127, arith.Code(x[j], in.D[i]))))
 					}
 				}
 			}})
-			return sealed(r, err, everyCell(1))
+			return sealed(r, err, everyCell(chance))
 		}
 	}
-	huge := func(float32) float32 { return 1e30 }
+	const rarely = "1 − (1 − 1/4)^c: one cell in four checks the scale itself; it is off by less than half a percent"
 	return []attack{
 		{name: "attention-scale-huge", family: "scale", what: "Attention is skipped: its output has scales so large that every code is 0.", theory: cellTheory,
-			forge: scale(attOut, huge)},
+			forge: scale(attOut, 1, 1e30)},
 		{name: "hidden-scale-huge", family: "scale", what: "The feed-forward block is skipped: its hidden values have scales so large that every code is 0.", theory: cellTheory,
-			forge: scale(hidden, huge)},
+			forge: scale(hidden, 1, 1e30)},
+		{name: "hidden-scale-tenth", family: "scale", what: "Hidden values are saturated: their scales are a tenth of what they should be.",
+			theory: "1 − (1 − g)^c, g = 1 − (1 − s)·3/4, s the share of elements that are saturated; one cell in four checks the scale itself",
+			forge: func(b *bench) (*recording, error) {
+				saturated, all := 0, 0
+				r, err := b.run(hooks{codes: func(a at, x []float32, in *arith.Activations) {
+					if a.stage != hidden {
+						return
+					}
+					for i := range in.D {
+						in.D[i] = float32(in.D[i] * 0.1)
+						for j := i * in.Block; j < (i+1)*in.Block; j++ {
+							q := arith.Code(x[j], in.D[i])
+							in.Q[j] = int8(max(-127, min(127, q)))
+							if all++; q > 127 || q < -127 {
+								saturated++
+							}
+							if x[j] < 0 && q == 128 { // what Code says of all that is out of range
+								in.Q[j] = -127
+							}
+						}
+					}
+				}})
+				return sealed(r, err, everyCell(1-0.75*(1-float64(saturated)/float64(all))))
+			}},
+		{name: "attention-scale-drift", family: "scale", what: "The scales of the attention output are too large by 0.3 %.", theory: rarely,
+			forge: scale(attOut, 0.25, 1.003)},
+		{name: "hidden-scale-drift", family: "scale", what: "The scales of hidden values are too large by 0.3 %.", theory: rarely,
+			forge: scale(hidden, 0.25, 1.003)},
+		{name: "coarse-codes", family: "scale", what: "Hidden values are computed to 4 bits and written as 8.", theory: "1 − (1 − g)^c, g the share of codes that differ",
+			forge: func(b *bench) (*recording, error) {
+				var differ, all int
+				r, err := b.run(hooks{codes: func(a at, _ []float32, in *arith.Activations) {
+					if a.stage != hidden {
+						return
+					}
+					for i, q := range in.Q {
+						all++
+						if q == 127 || q == -127 {
+							continue
+						}
+						if in.Q[i] = q / 16 * 16; in.Q[i] != q {
+							differ++
+						}
+					}
+				}})
+				return sealed(r, err, everyCell(float64(differ)/float64(all)))
+			}},
 	}
 }
