@@ -6,8 +6,9 @@ import (
 )
 
 // Open maps a file into memory, read only, and parses it; where mapping is not
-// available it reads the whole file. The file must not be shortened while it
-// is open: the system kills a process that reads a mapping beyond its file.
+// available it reads the whole file. The file must not be changed while it is
+// open. Reading what lies beyond the end of a file that became shorter kills
+// the process, but for reads under Guard.
 // What is wrong with the file's bytes is a *FormatError.
 func Open(path string) (*File, error) {
 	file, err := os.Open(path)
@@ -29,7 +30,10 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gguf: map %s: %w", path, err)
 	}
-	f, err := Parse(path, b)
+	var f *File
+	if fault := guard(path, b, func() { f, err = Parse(path, b) }); fault != nil {
+		err = fault
+	}
 	if err != nil {
 		unmap(b)
 		return nil, err

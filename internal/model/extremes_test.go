@@ -96,7 +96,9 @@ func (o oddShape) parts(r *rand.Rand) (parts, [][]byte) {
 	}
 	add("token_embd.weight", false, o.dim, o.vocab)
 	for i := range 2 {
-		l := func(kind string, norm bool, dims ...int) { add(fmt.Sprintf("blk.%d.%s.weight", i, kind), norm, dims...) }
+		l := func(kind string, norm bool, dims ...int) {
+			add(fmt.Sprintf("blk.%d.%s.weight", i, kind), norm, dims...)
+		}
 		l("attn_norm", true, o.dim)
 		l("attn_q", false, o.dim, o.heads*o.keyDim)
 		l("attn_k", false, o.dim, o.kv*o.keyDim)

@@ -48,7 +48,10 @@ func (s *State) run(w *kernel.Worker) {
 func (s *State) embed(r int) {
 	m := s.m
 	x := s.x[r*m.strideX():][:m.Dim]
-	kernel.EmbedRow(x, m.embed.Format, m.embed.Data, int(s.rows[r].token))
+	if err := m.file.Guard(func() { kernel.EmbedRow(x, m.embed.Format, m.embed.Data, int(s.rows[r].token)) }); err != nil {
+		s.lost.Store(&err)
+		clear(x)
+	}
 	if m.embedScale != 1 {
 		for i, v := range x {
 			x[i] = float32(v * m.embedScale)

@@ -7,6 +7,7 @@ import (
 	"math"
 	"sort"
 	"strings"
+	"sync/atomic"
 
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/internal/arena"
@@ -50,6 +51,7 @@ type Model struct {
 	output linear
 	ropes  []*arith.Rope // the distinct ones of the layers
 	arena  *arena.Arena  // nil in a plan
+	file   *gguf.File    // of embed
 	size   int           // of the packed weights
 	// Ignored names tensors that the file holds and the arithmetic does not
 	// use, each with the reason.
@@ -113,7 +115,10 @@ func plan(f *gguf.File, opt Options) (*loader, error) {
 		return nil, err
 	}
 	l := &loader{f: f, m: &Model{Config: *c, Path: opt.Path, Ignored: map[string]string{}}, opt: opt, used: map[string]bool{}}
-	l.describe()
+	l.m.file = f
+	if err := f.Guard(l.describe); err != nil {
+		return nil, err
+	}
 	l.leftovers()
 	l.m.size = l.size
 	return l, l.err
@@ -430,6 +435,7 @@ func (l *loader) pack() error {
 		team = kernel.NewTeam(1)
 	}
 	var done int64
+	var lost atomic.Pointer[error]
 	for i, p := range l.jobs {
 		if l.opt.Abort != nil {
 			if err := l.opt.Abort(); err != nil {
@@ -441,8 +447,15 @@ func (l *loader) pack() error {
 		rb := p.t.Format.RowBytes(p.t.Cols())
 		src := p.t.Data[p.row0*rb : (p.row0+p.rows)*rb]
 		team.Run(func(w *kernel.Worker) {
-			w.For(p.dst.m.Groups(), 8, func(begin, end int) { p.dst.m.Pack(src, begin, end) })
+			w.For(p.dst.m.Groups(), 8, func(begin, end int) {
+				if err := l.f.Guard(func() { p.dst.m.Pack(src, begin, end) }); err != nil {
+					lost.Store(&err)
+				}
+			})
 		})
+		if err := lost.Load(); err != nil {
+			return errors.Join(*err, a.Free())
+		}
 		if last := i+1 == len(l.jobs) || l.jobs[i+1].t != p.t; last {
 			l.f.Release(p.t)
 		}

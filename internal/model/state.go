@@ -46,7 +46,8 @@ type State struct {
 	rows         []row // of the current batch
 	segs         []Segment
 	void         atomic.Bool
-	want         []int // rows that want logits
+	lost         atomic.Pointer[error] // an embedding that could not be read
+	want         []int                 // rows that want logits
 	pairs        []pair
 	pairOf       []int // [row][choice] index in pairs, ascending experts
 	logitsWanted bool
@@ -186,10 +187,14 @@ func (s *State) Forward(segs []Segment) ([][]float32, error) {
 	}
 	s.planAttention()
 	s.void.Store(false)
+	s.lost.Store(nil)
 	if s.trace != nil {
 		s.trace.begin(s)
 	}
 	s.team.Run(s.run)
+	if err := s.lost.Load(); err != nil {
+		return nil, *err
+	}
 	if s.void.Load() {
 		return nil, ErrVoid
 	}
