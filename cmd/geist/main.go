@@ -116,7 +116,11 @@ func (e *env) run(ctx context.Context, args []string) int {
 	case errors.Is(err, errReported):
 		return exitFailure
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		e.err.Error(errors.New("stopped before it was done; give the same command again to continue"))
+		text := "stopped before it was done"
+		if errors.Is(err, errResumes) {
+			text += "; give the same command again to continue"
+		}
+		e.err.Error(errors.New(text))
 		return exitFailure
 	case !began || errors.Is(err, errUsage):
 		text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
@@ -131,6 +135,8 @@ var (
 	// errReported makes the exit code 1 without another line on standard
 	// error: the output has said what failed.
 	errReported = errors.New("reported")
+	// errResumes says of an interrupted verb that it can go on where it stopped; wrap it.
+	errResumes = errors.New("resumes")
 	// errUsage makes the exit code 2 where only the verb itself can see that
 	// its arguments do not fit together; wrap it.
 	errUsage = errors.New("usage")

@@ -200,6 +200,10 @@ func TestInterrupted(t *testing.T) {
 	if code := e.run(ctx, []string{"models", "add", file}); code != exitFailure || !strings.Contains(stderr.String(), "the same command again") {
 		t.Errorf("exit code %d, %q", code, stderr)
 	}
+	e, _, stderr = command(t)
+	if code := e.run(ctx, []string{"selftest", "--quick"}); code != exitFailure || !strings.HasSuffix(stderr.String(), "geist: stopped before it was done\n") {
+		t.Errorf("selftest: exit code %d, %q", code, stderr)
+	}
 }
 
 // TestFullOutput: a result that could not be written is a failure.

@@ -107,7 +107,7 @@ func (v verbs) benchTable(r *bench.Result) error {
 		{"predicted", console.Size(r.PredictedBytes) + " of memory, with a KV cache of " + console.Size(r.KVBytes)},
 	}
 	if r.PeakRSSBytes > 0 {
-		lines = append(lines, [2]string{"peak", fmt.Sprintf("%s, %.2f of file and KV cache", console.Size(r.PeakRSSBytes), r.PeakRatio)})
+		lines = append(lines, [2]string{"peak", fmt.Sprintf("%s, %.2f times file and KV cache", console.Size(r.PeakRSSBytes), r.PeakRatio)})
 	}
 	for _, l := range lines {
 		if _, err := fmt.Fprintf(v.out.W, "%-10s %s\n", l[0], console.Clean(l[1])); err != nil {

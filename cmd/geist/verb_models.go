@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -100,6 +101,9 @@ same command goes on where it stopped. FILE may be "-" for standard input.`,
 		p := v.progress()
 		m, err := s.Add(cmd.Context(), src, *name, p.Update)
 		p.End()
+		if errors.Is(err, context.Canceled) {
+			return fmt.Errorf("%w: %w", errResumes, err)
+		}
 		if err != nil {
 			return hint(err)
 		}
