@@ -206,16 +206,23 @@ func unzipHashes(m map[uint64]merkle.Hash) (keys []uint64, values []merkle.Hash)
 
 // BuildFraud makes the proof of a claim from what the accused opens. The error
 // says so if the relation holds: then there is nothing to prove. run has the
-// whole model; its Trace is the root that the accused signed.
-func BuildFraud(run *Run, c Claim, accused Prover) ([]byte, error) {
+// whole model, and own has its weights; run.Trace is the root that the accused
+// signed.
+func BuildFraud(run *Run, c Claim, own, accused Prover) ([]byte, error) {
 	if err := run.Check(); err != nil {
 		return nil, err
 	}
 	m, n := run.Model, run.Positions()
 	parts := map[ghost.Part]bool{{Kind: ghost.PartHead}: true, {Kind: ghost.PartMiddle}: true}
 	var items []byte
+	from := func(tr tree) Prover {
+		if tr.kind == treeRows {
+			return own
+		}
+		return accused
+	}
 	o := newOpened(m, n, func(tr tree, i, n int) ([]byte, error) {
-		b, err := openFrom(run, accused, tr, i)
+		b, err := openFrom(run, from(tr), tr, i)
 		items = append(items, b...)
 		return b, err
 	})
@@ -230,7 +237,7 @@ func BuildFraud(run *Run, c Claim, accused Prover) ([]byte, error) {
 	}
 	var hashes []byte
 	got, err := o.fold(r, func(tr tree, n int, indices []uint64) ([]merkle.Hash, error) {
-		hs, err := proofFrom(run, accused, tr, indices)
+		hs, err := proofFrom(run, from(tr), tr, indices)
 		for _, h := range hs {
 			hashes = append(hashes, h[:]...)
 		}

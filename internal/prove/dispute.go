@@ -174,6 +174,6 @@ func accuse(run *audit.Run, salt [32]byte, place *audit.Place, own audit.Prover,
 	}
 	theirs := *run
 	theirs.Trace = accused.Receipt.Trace
-	fraud, err := audit.BuildFraud(&theirs, c, accused.Prover)
+	fraud, err := audit.BuildFraud(&theirs, c, own, accused.Prover)
 	return fraud, rounds, err
 }
