@@ -16,9 +16,19 @@ type Error struct {
 
 func (e *Error) Error() string {
 	if e.Keyword == "" {
-		return fmt.Sprintf("compile schema: %s: %s", e.Pointer, e.Reason)
+		return fmt.Sprintf("compile schema: %s: %s", shorten(e.Pointer), shorten(e.Reason))
 	}
-	return fmt.Sprintf("compile schema: %s: %s: %s", e.Pointer, e.Keyword, e.Reason)
+	return fmt.Sprintf("compile schema: %s: %s: %s", shorten(e.Pointer), e.Keyword, shorten(e.Reason))
+}
+
+// shorten takes the middle out of a text that is too long for a message:
+// schemas have keys and patterns of any length.
+func shorten(s string) string {
+	const most = 400
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most/2], "") + " … " + strings.ToValidUTF8(s[len(s)-most/2:], "")
 }
 
 // types is a set of JSON types; "number" is both typeInteger and typeFraction.

@@ -96,7 +96,7 @@ func parseNext(dec *json.Decoder, depth int) (*value, error) {
 			}
 			key := k.(string) // an object's key is a string or Token has failed
 			if seen[key] {
-				return nil, fmt.Errorf("read schema: key %q twice in one object at offset %d", key, dec.InputOffset())
+				return nil, fmt.Errorf("read schema: key %q twice in one object at offset %d", shorten(key), dec.InputOffset())
 			}
 			seen[key] = true
 			v.keys = append(v.keys, key)
