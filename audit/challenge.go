@@ -52,8 +52,11 @@ func (c Challenge) stream(purpose string, index int) *draw {
 
 // below returns a number in [0, n), n > 0, each as likely.
 func (d *draw) below(n int) int {
+	var b [40]byte
+	copy(b[:], d.key[:])
 	for {
-		h := sha256.Sum256(binary.LittleEndian.AppendUint64(d.key[:], d.next))
+		binary.LittleEndian.PutUint64(b[32:], d.next)
+		h := sha256.Sum256(b[:])
 		d.next++
 		hi, lo := bits.Mul64(binary.LittleEndian.Uint64(h[:]), uint64(n))
 		// Lemire's method: reject the few values that would favour some results.

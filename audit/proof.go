@@ -63,22 +63,32 @@ type opened struct {
 	last  int // found last
 }
 
-func get[K comparable](m map[K]*opened, k K, i int, open func() ([]byte, error)) ([]byte, error) {
+// treeOf finds tree k, or begins it with room for so many leaves.
+func treeOf[K comparable](m map[K]*opened, k K, room int) *opened {
 	o := m[k]
 	if o == nil {
-		o = &opened{index: make([]uint64, 0, 4), data: make([][]byte, 0, 4)}
+		o = &opened{index: make([]uint64, 0, room), data: make([][]byte, 0, room)}
 		m[k] = o
 	}
+	return o
+}
+
+// find gives leaf i if it was opened.
+func (o *opened) find(i int) ([]byte, bool) {
 	for j := range o.index {
 		if j += o.last; j >= len(o.index) {
 			j -= len(o.index)
 		}
 		if o.index[j] == uint64(i) {
 			o.last = j
-			return o.data[j], nil
+			return o.data[j], true
 		}
 	}
-	b, err := open()
+	return nil, false
+}
+
+// add notes leaf i, just opened.
+func (o *opened) add(i int, b []byte, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -113,46 +123,76 @@ func (o *opened) Swap(i, j int) {
 type stream struct {
 	c    *checker
 	seen *items
+	// next gives n bytes that open has made, or, for the verifier, the next n
+	// bytes of the proof; open is nil then.
 	next func(n int, open func() ([]byte, error)) ([]byte, error)
 	full Source // the prover's; nil for the verifier
 }
 
 func (s *stream) Leaf(t, l, i int) ([]byte, error) {
-	y := s.c.layout(t, l)
-	n := ghost.LeafBytes
-	// The last leaf of a value may be shorter.
-	if left := y.LeafLen(i); left < n {
-		n = left
+	o := treeOf(s.seen.leaves, [2]int{t, l}, 40)
+	if b, ok := o.find(i); ok {
+		return b, nil
 	}
-	return get(s.seen.leaves, [2]int{t, l}, i, func() ([]byte, error) {
-		return s.next(n, func() ([]byte, error) { return s.full.Leaf(t, l, i) })
-	})
+	var open func() ([]byte, error)
+	if s.full != nil {
+		open = func() ([]byte, error) { return s.full.Leaf(t, l, i) }
+	}
+	b, err := s.next(s.c.layout(t, l).LeafLen(i), open)
+	return o.add(i, b, err)
 }
 
 func (s *stream) Tail(t, i int) ([]byte, error) {
-	n := min(ghost.LeafBytes, 4*s.c.Model.Vocab-i*ghost.LeafBytes)
-	return get(s.seen.tails, t, i, func() ([]byte, error) {
-		return s.next(n, func() ([]byte, error) { return s.full.Tail(t, i) })
-	})
+	o := treeOf(s.seen.tails, t, 4)
+	if b, ok := o.find(i); ok {
+		return b, nil
+	}
+	var open func() ([]byte, error)
+	if s.full != nil {
+		open = func() ([]byte, error) { return s.full.Tail(t, i) }
+	}
+	b, err := s.next(min(ghost.LeafBytes, 4*s.c.Model.Vocab-i*ghost.LeafBytes), open)
+	return o.add(i, b, err)
 }
 
 func (s *stream) Key(l, g, t int) ([]byte, error) {
-	return get(s.seen.keys, [2]int{l, g}, t, func() ([]byte, error) {
-		return s.next(s.c.Model.KeyDim*s.c.Model.ElemBytes(), func() ([]byte, error) { return s.full.Key(l, g, t) })
-	})
+	o := treeOf(s.seen.keys, [2]int{l, g}, 3)
+	if b, ok := o.find(t); ok {
+		return b, nil
+	}
+	var open func() ([]byte, error)
+	if s.full != nil {
+		open = func() ([]byte, error) { return s.full.Key(l, g, t) }
+	}
+	b, err := s.next(s.c.Model.KeyDim*s.c.Model.ElemBytes(), open)
+	return o.add(t, b, err)
 }
 
 func (s *stream) Column(l, g, d int) ([]byte, error) {
-	return get(s.seen.columns, [2]int{l, g}, d, func() ([]byte, error) {
-		return s.next(s.c.Positions()*s.c.Model.ElemBytes(), func() ([]byte, error) { return s.full.Column(l, g, d) })
-	})
+	o := treeOf(s.seen.columns, [2]int{l, g}, 2)
+	if b, ok := o.find(d); ok {
+		return b, nil
+	}
+	var open func() ([]byte, error)
+	if s.full != nil {
+		open = func() ([]byte, error) { return s.full.Column(l, g, d) }
+	}
+	b, err := s.next(s.c.Positions()*s.c.Model.ElemBytes(), open)
+	return o.add(d, b, err)
 }
 
 func (s *stream) Row(tensor, row int) ([]byte, error) {
+	o := treeOf(s.seen.rows, tensor, 4)
+	if b, ok := o.find(row); ok {
+		return b, nil
+	}
+	var open func() ([]byte, error)
+	if s.full != nil {
+		open = func() ([]byte, error) { return s.full.Row(tensor, row) }
+	}
 	x := &s.c.Model.Tensors[tensor]
-	return get(s.seen.rows, tensor, row, func() ([]byte, error) {
-		return s.next(x.Format.RowBytes(x.Cols), func() ([]byte, error) { return s.full.Row(tensor, row) })
-	})
+	b, err := s.next(x.Format.RowBytes(x.Cols), open)
+	return o.add(row, b, err)
 }
 
 // Report is what an accepted proof shows.

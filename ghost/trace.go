@@ -134,6 +134,7 @@ func (m *Model) Layout(l, t int) *Layout {
 	add(RawQuery, m.Heads*m.KeyDim*e)
 	add(RawKey, m.KVHeads*m.KeyDim*e)
 	add(MaxScore, 4*m.Heads)
+	o.spans[Weights] = make([]Span, 0, m.Heads)
 	for range m.Heads {
 		add(Weights, y.WeightsCount(t)*e)
 	}
