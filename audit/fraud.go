@@ -372,6 +372,11 @@ func VerifyFraud(id ghost.ID, receipt *ghost.Receipt, fraud []byte) (*Conviction
 	if receipt.Model != id {
 		return nil, fmt.Errorf("the receipt is of model %v, not %v", receipt.Model, id)
 	}
+	return convict(id, receipt, fraud)
+}
+
+// convict is VerifyFraud for a receipt whose signature is right.
+func convict(id ghost.ID, receipt *ghost.Receipt, fraud []byte) (*Conviction, error) {
 	if receipt.Grade != ghost.GhostAudited || receipt.Answer.Count < 1 {
 		return nil, fmt.Errorf("a receipt of grade %s for %d tokens has no trace to be wrong", receipt.Grade, receipt.Answer.Count)
 	}

@@ -1,0 +1,98 @@
+package audit
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/geistnet/geist/ghost"
+)
+
+// golden reads a fraud proof and the receipt that it convicts.
+func golden(t testing.TB, name string) (fraud []byte, r *ghost.Receipt) {
+	t.Helper()
+	fraud, err := os.ReadFile(filepath.Join("testdata", name+".fraud"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join("testdata", name+".receipt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err = ghost.ParseReceipt(b); err != nil {
+		t.Fatal(err)
+	}
+	return fraud, r
+}
+
+// TestFraudBytes alters every byte of two fraud proofs, and cuts them anywhere.
+func TestFraudBytes(t *testing.T) {
+	for _, name := range []string{"llama", "qwen3moe"} {
+		fraud, r := golden(t, name)
+		c, err := VerifyFraud(r.Model, r, fraud)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %v (%d bytes)", name, c, c.Bytes)
+		for i := range fraud {
+			b := bytes.Clone(fraud)
+			b[i] ^= 1 << (i % 8)
+			if _, err := convict(r.Model, r, b); err == nil {
+				t.Fatalf("%s: byte %d of %d altered, and accepted", name, i, len(fraud))
+			}
+			if _, err := convict(r.Model, r, fraud[:i]); err == nil {
+				t.Fatalf("%s: the first %d of %d bytes are accepted", name, i, len(fraud))
+			}
+		}
+		if _, err := convict(r.Model, r, append(bytes.Clone(fraud), 0)); err == nil {
+			t.Fatal("a byte more is accepted")
+		}
+		if _, err := VerifyFraud(ghost.ID{1}, r, fraud); err == nil {
+			t.Error("another model id is accepted")
+		}
+		for _, alter := range []func(*ghost.Receipt){
+			func(r *ghost.Receipt) { r.Trace[0]++ }, func(r *ghost.Receipt) { r.Provider[0]++ }, func(r *ghost.Receipt) { r.Signature[0]++ },
+			func(r *ghost.Receipt) { r.Prompt.Count++ }, func(r *ghost.Receipt) { r.Grade = ghost.GhostSound },
+		} {
+			x := *r
+			alter(&x)
+			if _, err := VerifyFraud(r.Model, &x, fraud); err == nil {
+				t.Error("an altered receipt is convicted")
+			}
+		}
+	}
+}
+
+// FuzzFraud reads hostile claims and openings under a right excerpt of the
+// Ghost file. Nothing may be accepted but the proof itself.
+func FuzzFraud(f *testing.F) {
+	var starts, rests [2][]byte
+	var receipts [2]*ghost.Receipt
+	for i, name := range []string{"llama", "qwen3moe"} {
+		fraud, r := golden(f, name)
+		c, err := ClaimOf(fraud)
+		if err != nil {
+			f.Fatal(err)
+		}
+		head := len(fraudMagic) + claimBytes
+		_, _, rest, err := ghost.ReadExcerpt(r.Model, fraud[head:])
+		if err != nil {
+			f.Fatal(err)
+		}
+		starts[i], rests[i], receipts[i] = fraud[head:len(fraud)-len(rest)], rest, r
+		f.Add(byte(i), byte(c.Relation), uint32(c.Position), uint32(c.Layer), uint32(c.Index), uint32(c.Element), rest)
+		for k := range relations {
+			f.Add(byte(i), byte(k), uint32(c.Position), uint32(c.Layer), uint32(0), uint32(1), rest)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which, relation byte, position, layer, index, element uint32, rest []byte) {
+		i := which % 2
+		c := Claim{Relation(relation), int(position), int(layer), int(index), int(element)}
+		b := bytes.Join([][]byte{[]byte(fraudMagic), c.encode(), starts[i], rest}, nil)
+		got, err := convict(receipts[i].Model, receipts[i], b)
+		if err == nil && !bytes.Equal(rest, rests[i]) {
+			t.Fatalf("accepted: %v", got)
+		}
+	})
+}
