@@ -65,7 +65,9 @@ func (v verbs) modelsAdd() *cobra.Command {
 		Use:   "add FILE",
 		Short: "Copy a GGUF file into the store",
 		Long: `Copies a GGUF file into the store and checks the copy. If it is interrupted, the
-same command goes on where it stopped. FILE may be "-" for standard input.`,
+same command goes on where it stopped; what it copied so far is in the directory
+"partial" of the store, and may be deleted there. FILE may be "-" for standard
+input.`,
 		Example: "  geist models add ~/Downloads/tiny.Q8_0.gguf --name tiny",
 		Args:    cobra.ExactArgs(1),
 	}
