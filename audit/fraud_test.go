@@ -96,3 +96,12 @@ func FuzzFraud(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkVerifyFraud(b *testing.B) {
+	fraud, r := golden(b, "qwen3moe")
+	for b.Loop() {
+		if _, err := VerifyFraud(r.Model, r, fraud); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
