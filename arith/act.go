@@ -46,6 +46,7 @@ func Quantize(x []float32, block int) (a Activations, ok bool) {
 		}
 		a.D[b] = am / 127
 		inv := 1 / a.D[b]
+		qb = qb[:len(xb)]
 		for i, v := range xb {
 			qb[i] = int8(int32(math.Float32bits(float32(v*inv)+roundMagic)) - roundMagicBits)
 		}

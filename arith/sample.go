@@ -82,20 +82,25 @@ func (a *Sampler) Sample(logits []float32, s *Sampling, history []int32, index u
 		}
 		return int32(best)
 	}
-	a.c = slices.Grow(a.c[:0], len(logits))
+	k := len(logits)
+	if s.TopK > 0 && s.TopK < k {
+		k = s.TopK
+	}
+	a.c = slices.Grow(a.c[:0], k)
 	top := float32(math.Inf(-1))
 	for i, l := range logits {
-		if ok(i) {
-			// A quotient beyond float32 counts as the largest number.
-			l = min(max(l/s.Temperature, -math.MaxFloat32), math.MaxFloat32)
-			a.c = append(a.c, candidate{id: int32(i), l: l})
-			top = max(top, l)
+		if !ok(i) {
+			continue
+		}
+		l /= s.Temperature
+		top = max(top, l)
+		if x := (candidate{id: int32(i), l: l}); k == len(logits) {
+			a.c = append(a.c, x)
+		} else {
+			a.c = largest(a.c, k, x)
 		}
 	}
 	all := a.c
-	if s.TopK > 0 && s.TopK < len(all) {
-		all = largest(all, s.TopK)
-	}
 	least := uint64(float64(s.MinP) * (1 << 32))
 	kept := all[:0]
 	var total uint64
@@ -172,23 +177,26 @@ func descending(c []candidate, before func(x, y candidate) bool, more func(candi
 	return c
 }
 
-// largest returns the first n candidates in the order of byLogit, 0 < n ≤ len(c),
-// in any arrangement and in c's memory: a heap of the best so far, the last of
-// them on top, which most of the others do not enter.
-func largest(c []candidate, n int) []candidate {
-	after := func(x, y candidate) bool { return byLogit(y, x) }
-	h := c[:n]
-	for i := n/2 - 1; i >= 0; i-- {
-		sift(h, i, after)
-	}
-	for i := n; i < len(c); i++ {
-		if byLogit(c[i], h[0]) {
-			h[0], c[i] = c[i], h[0]
-			sift(h, 0, after)
+// largest adds x to h, which keeps the first n of all it was given in the order
+// of byLogit: from n on a heap with the last of them on top, below which most
+// of the others stay.
+func largest(h []candidate, n int, x candidate) []candidate {
+	if len(h) < n {
+		if h = append(h, x); len(h) == n {
+			for i := n/2 - 1; i >= 0; i-- {
+				sift(h, i, after)
+			}
 		}
+		return h
+	}
+	if byLogit(x, h[0]) {
+		h[0] = x
+		sift(h, 0, after)
 	}
 	return h
 }
+
+func after(x, y candidate) bool { return byLogit(y, x) }
 
 func (a *Sampler) adjust(logits []float32, s *Sampling, history []int32) {
 	for id, b := range s.Bias {

@@ -208,8 +208,14 @@ func (c *checker) elems(x []float32, b []byte) {
 		decode(x, b)
 		return
 	}
+	b = b[:2*len(x)]
 	for i := range x {
-		x[i] = arith.F16ToF32(binary.LittleEndian.Uint16(b[2*i:]))
+		h := binary.LittleEndian.Uint16(b[2*i:])
+		if e := h & 0x7c00; e != 0 && e != 0x7c00 { // normal: only the exponent's bias differs
+			x[i] = math.Float32frombits(uint32(h&0x8000)<<16 | (uint32(h&0x7fff)<<13 + (127-15)<<23))
+			continue
+		}
+		x[i] = arith.F16ToF32(h)
 	}
 }
 

@@ -2,6 +2,7 @@ package ghost
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/merkle"
@@ -53,22 +54,19 @@ func (s Span) Leaves() int { return Leaves(s.Bytes) }
 // Layout gives the leaves of a layer at a position.
 type Layout struct {
 	spans [valueKinds][]Span
+	sizes []uint16 // of the leaves
 	n     int
 }
 
 // Span returns the place of a value.
 func (y *Layout) Span(v Value, index int) Span { return y.spans[v][index] }
 
-// LeafLen is the size of a leaf.
+// LeafLen is the size of a leaf; 0: there is no such leaf.
 func (y *Layout) LeafLen(leaf int) int {
-	for _, spans := range y.spans {
-		for _, s := range spans {
-			if leaf >= s.First && leaf < s.First+s.Leaves() {
-				return min(LeafBytes, s.Bytes-(leaf-s.First)*LeafBytes)
-			}
-		}
+	if leaf < 0 || leaf >= len(y.sizes) {
+		return 0
 	}
-	return 0
+	return int(y.sizes[leaf])
 }
 
 // Count is how many values of a kind there are.
@@ -129,12 +127,17 @@ func (m *Model) Layout(l, t int) *Layout {
 	add := func(v Value, bytes int) {
 		o.spans[v] = append(o.spans[v], Span{o.n, bytes})
 		o.n += Leaves(bytes)
+		for ; bytes > LeafBytes; bytes -= LeafBytes {
+			o.sizes = append(o.sizes, LeafBytes)
+		}
+		o.sizes = append(o.sizes, uint16(bytes))
 	}
 	e := m.ElemBytes()
 	add(RawQuery, m.Heads*m.KeyDim*e)
 	add(RawKey, m.KVHeads*m.KeyDim*e)
 	add(MaxScore, 4*m.Heads)
 	o.spans[Weights] = make([]Span, 0, m.Heads)
+	o.sizes = slices.Grow(o.sizes, 2*m.Heads)
 	for range m.Heads {
 		add(Weights, y.WeightsCount(t)*e)
 	}
