@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -203,6 +204,17 @@ func TestInterrupted(t *testing.T) {
 	e, _, stderr = command(t)
 	if code := e.run(ctx, []string{"selftest", "--quick"}); code != exitFailure || !strings.HasSuffix(stderr.String(), "geist: stopped before it was done\n") {
 		t.Errorf("selftest: exit code %d, %q", code, stderr)
+	}
+}
+
+// TestHint: what a person can do about a store that cannot be made has nothing
+// to do with the model.
+func TestHint(t *testing.T) {
+	for op, want := range map[string]bool{"open": true, "mkdir": false} {
+		err := hint(&fs.PathError{Op: op, Path: "x", Err: fs.ErrNotExist})
+		if got := strings.Contains(err.Error(), "give the path of a .gguf file"); got != want {
+			t.Errorf("%s: %v", op, err)
+		}
 	}
 }
 

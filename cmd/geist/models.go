@@ -43,7 +43,10 @@ func (e *env) openModel(ref string) (*gguf.File, *store.Model, error) {
 // hint adds to an error about a model what a person can do about it.
 func hint(err error) error {
 	var bad *gguf.FormatError
+	var file *fs.PathError
 	switch {
+	case errors.As(err, &file) && file.Op == "mkdir":
+		return err // of the store, not of the model
 	case errors.As(err, &bad) && strings.HasSuffix(bad.Reason, "?"):
 		return err // it asks what there is to ask
 	case errors.As(err, &bad) && strings.Contains(bad.Reason, "supported are"):

@@ -115,7 +115,10 @@ func (e *env) ghostPath(path string, m *store.Model, long bool) (string, error) 
 		suffix = ".long.ghost"
 	}
 	if m == nil {
-		return strings.TrimSuffix(path, ".gguf") + suffix, nil
+		if ext := filepath.Ext(path); strings.EqualFold(ext, ".gguf") {
+			path = strings.TrimSuffix(path, ext)
+		}
+		return path + suffix, nil
 	}
 	s, err := e.store()
 	if err != nil {

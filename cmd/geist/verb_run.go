@@ -415,6 +415,9 @@ func (r *run) once(ctx context.Context) error {
 	if a.result.Finish == engine.FinishCancelled {
 		return context.Canceled
 	}
+	if r.grammar != nil && a.result.Finish == engine.FinishLength {
+		fmt.Fprintln(r.err.W, "the answer ended before its JSON was whole; give a larger --max-tokens or --context")
+	}
 	return nil
 }
 
