@@ -61,7 +61,9 @@ func (rep *HonestReport) model(ctx context.Context, name string, o HonestOptions
 	}()
 	for i, p := range kernel.Paths() {
 		for j, threads := range honestThreads {
-			s, err := newSubject(shapes()[name], p, threads, []int{256, 33, 100, 7, 64}[(i+j)%5])
+			spec := shapes()[name]
+			spec.Layers = 2
+			s, err := newSubject(spec, p, threads, []int{256, 33, 100, 7, 64}[(i+j)%5])
 			if err != nil {
 				return err
 			}

@@ -141,7 +141,14 @@ func Wilson(caught, trials int, z float64) (low, high float64) {
 	n, p := float64(trials), float64(caught)/float64(trials)
 	d := 1 + z*z/n
 	mid, half := (p+z*z/(2*n))/d, z/d*math.Sqrt(p*(1-p)/n+z*z/(4*n*n))
-	return max(0, mid-half), min(1, mid+half)
+	low, high = max(0, mid-half), min(1, mid+half)
+	if caught == 0 {
+		low = 0
+	}
+	if caught == trials {
+		high = 1
+	}
+	return low, high
 }
 
 func (b *bench) begin(a *attack, seed uint64, run int) error {
