@@ -115,8 +115,11 @@ func (b *bench) sessions(ctx context.Context, run *Run) error {
 }
 
 // decodeRate is the rate of tokens between the moment when all sessions have
-// had their first token and the last token of all, prompts thus left out.
+// had their first token and the last token of all, prompts thus left out. Of a
+// model so fast that its tokens wait for their readers, the times say nothing:
+// the rate is 0 then.
 func decodeRate(all ...answer) float64 {
+	const least = 5 * time.Millisecond
 	var begin, end time.Time
 	for _, a := range all {
 		if t := a.times[0]; t.After(begin) {
@@ -125,6 +128,9 @@ func decodeRate(all ...answer) float64 {
 		if t := a.times[len(a.times)-1]; t.After(end) {
 			end = t
 		}
+	}
+	if end.Sub(begin) < least {
+		return 0
 	}
 	n := 0
 	for _, a := range all {
