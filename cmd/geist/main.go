@@ -32,6 +32,9 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// A second signal ends what does not heed the first, such as a read of
+	// standard input that nobody writes to.
+	context.AfterFunc(ctx, stop)
 	e := &env{
 		stdin:  os.Stdin,
 		out:    console.New(os.Stdout, os.Getenv),

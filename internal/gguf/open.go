@@ -11,6 +11,10 @@ import (
 // the process, but for reads under Guard.
 // What is wrong with the file's bytes is a *FormatError.
 func Open(path string) (*File, error) {
+	// Opening a named pipe would wait for somebody to write into it.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("gguf: %s is not a regular file", path)
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("gguf: %w", err)
