@@ -128,7 +128,8 @@ func (v *Verdict) words(run *Run, f *RunFile, rep *Report) {
 	odds := func(g, q float64, format string, a ...any) {
 		v.Odds = append(v.Odds, Odds{fmt.Sprintf(format, a...), Bound(n.Cells, g, q)})
 	}
-	odds(1, 0.9, "every cell has a relation with 9 of 10 elements wrong, as after another model, another quantisation or another prompt")
+	odds(1, 0.9, "every cell has a relation with 9 of 10 elements wrong, as when another model or quantisation ran and its trace was committed as it is")
+	odds(1/float64(rep.Layers), 1, "one layer is wrong at every position and all others follow from it, as when another prompt was run on")
 	odds(0.1, 0.9, "one cell in 10 has such a relation")
 	odds(0.01, 0.9, "one cell in 100 has such a relation")
 	odds(1/float64(cells), 1, "one cell of the %d is wrong in all elements of a relation", cells)

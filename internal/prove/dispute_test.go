@@ -231,10 +231,10 @@ func (f *forged) splice(other *forged, r *rand.Rand) string {
 }
 
 type tally struct {
-	trials, rounds, breaches int
-	sizes                    []int
-	times                    []time.Duration
-	relations                map[audit.Relation]int
+	trials, rounds int
+	sizes          []int
+	times          []time.Duration
+	relations      map[audit.Relation]int
 }
 
 func (y *tally) log(t *testing.T) {
