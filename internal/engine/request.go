@@ -15,7 +15,8 @@ import (
 // Request asks for an answer to a prompt of token ids.
 type Request struct {
 	Prompt    []int32
-	MaxTokens int // 0: as many as the context holds
+	Resume    []int32 // tokens of the answer that were made elsewhere: it goes on after them
+	MaxTokens int     // of the whole answer; 0: as many as the context holds
 	Sampling  arith.Sampling
 	Stop      []string // end the answer before the first of these texts
 	IgnoreEnd bool     // go on after end-of-generation tokens
@@ -70,7 +71,7 @@ type Result struct {
 	Finish       Finish
 	PromptTokens int
 	CachedTokens int // of the prompt, found in the cache
-	Tokens       int
+	Tokens       int   // of the answer, those of Request.Resume included
 	Err          error // with FinishError and FinishCancelled
 	// Trace is the trace root of the run, if the engine makes traces and the
 	// answer has a token. Answer are the tokens it covers.
@@ -156,8 +157,12 @@ func (r *Request) check(n, vocab int) error {
 		return errors.New("the prompt is empty; give at least one token")
 	case len(r.Prompt) >= n:
 		return fmt.Errorf("%w: it has %d tokens, the context holds %d including the answer", ErrContext, len(r.Prompt), n)
+	case len(r.Prompt)+len(r.Resume) >= n:
+		return fmt.Errorf("%w: %d prompt tokens and %d of the answer leave no room in %d", ErrContext, len(r.Prompt), len(r.Resume), n)
 	case r.MaxTokens < 0:
 		return errors.New("max_tokens must not be negative")
+	case r.MaxTokens > 0 && len(r.Resume) >= r.MaxTokens:
+		return fmt.Errorf("an answer of %d tokens has nothing left of at most %d", len(r.Resume), r.MaxTokens)
 	case r.MaxTokens > n-len(r.Prompt):
 		return fmt.Errorf("%w: %d prompt tokens and %d answer tokens exceed %d", ErrContext, len(r.Prompt), r.MaxTokens, n)
 	case len(r.Stop) > 64:
@@ -170,9 +175,11 @@ func (r *Request) check(n, vocab int) error {
 			return errors.New("stop strings must have 1 to 4096 bytes")
 		}
 	}
-	for _, id := range r.Prompt {
-		if id < 0 || int(id) >= vocab {
-			return fmt.Errorf("token id %d is not in the vocabulary of %d", id, vocab)
+	for _, ids := range [][]int32{r.Prompt, r.Resume} {
+		for _, id := range ids {
+			if id < 0 || int(id) >= vocab {
+				return fmt.Errorf("token id %d is not in the vocabulary of %d", id, vocab)
+			}
 		}
 	}
 	if s := r.Sampling.Valid(); s != "" {
@@ -189,7 +196,7 @@ func (e *Engine) Generate(ctx context.Context, r Request) (*Answer, error) {
 	if r.MaxTokens == 0 {
 		r.MaxTokens = e.opt.Context - len(r.Prompt)
 	}
-	r.Prompt, r.Stop = slices.Clone(r.Prompt), slices.Clone(r.Stop) // the caller's may change
+	r.Prompt, r.Resume, r.Stop = slices.Clone(r.Prompt), slices.Clone(r.Resume), slices.Clone(r.Stop) // the caller's may change
 	a := e.newAnswer()
 	s := &session{ctx: ctx, req: r, answer: a}
 	return a, e.submit(s)

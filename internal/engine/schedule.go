@@ -70,8 +70,9 @@ func (e *Engine) admit() bool {
 			break
 		}
 		e.waiting = slices.DeleteFunc(e.waiting, func(w *session) bool { return w == s })
-		e.start(s)
-		e.running = append(e.running, s)
+		if e.start(s); !s.ended {
+			e.running = append(e.running, s)
+		}
 	}
 	e.publish()
 	return true
@@ -168,9 +169,14 @@ func (e *Engine) start(s *session) {
 		if e.tok != nil {
 			s.stream = e.tok.NewContinuation()
 		}
+		s.wanted = e.trace != nil && len(s.req.Resume) > 0
+		if err := s.resume(e.tok); err != nil {
+			e.end(s, FinishError, err)
+			return
+		}
 	}
 	s.attach(e.pool)
-	if s.out == 0 {
+	if s.out == len(s.req.Resume) {
 		s.cached = s.done
 	}
 }
@@ -194,6 +200,7 @@ func (e *Engine) sweep() {
 func (e *Engine) compose() {
 	e.segs, e.order = e.segs[:0], e.order[:0]
 	room := e.opt.Batch
+	spare := e.opt.Sessions - len(e.running) // rows of logits beside one for each session
 	for _, decoding := range []bool{true, false} {
 		for i := 0; i < len(e.running) && room > 0; i++ {
 			s := e.running[i]
@@ -201,10 +208,18 @@ func (e *Engine) compose() {
 			if s.ended || (left == 1) != decoding || s.paused() {
 				continue
 			}
-			n := min(left, room)
+			n, want := min(left, room), model.None
+			if s.wanted {
+				if first := s.logitsFrom(); s.done < first {
+					n = min(n, first-s.done)
+				} else {
+					n, want = min(n, 1+spare), model.All
+				}
+			}
 			if !e.makeRoom(s, s.done+n) {
 				i = -1 // sessions were set aside: look again from the start
 				e.segs, e.order, room = e.segs[:0], e.order[:0], e.opt.Batch
+				spare = e.opt.Sessions - len(e.running)
 				if decoding {
 					continue
 				}
@@ -214,8 +229,9 @@ func (e *Engine) compose() {
 			if s.ended {
 				continue
 			}
-			want := model.None
-			if n == left {
+			if want == model.All {
+				spare -= n - 1
+			} else if n == left {
 				want = model.Last
 			}
 			seg := model.Segment{Cache: &s.cache, Start: s.done, Tokens: s.history[s.done : s.done+n], Logits: want}
@@ -264,15 +280,26 @@ func (e *Engine) isolate() [][]float32 {
 		} else if e.trace != nil {
 			s.traced(e.trace, e.segs[i].Start, len(e.segs[i].Tokens), 0)
 		}
-		if e.segs[i].Logits != model.None {
+		for k := range logitRows(&e.segs[i]) {
 			var copied []float32
-			if len(out) > 0 {
-				copied = append(copied, out[0]...)
+			if k < len(out) {
+				copied = append(copied, out[k]...)
 			}
 			all = append(all, copied)
 		}
 	}
 	return all
+}
+
+// logitRows is how many rows of logits a segment gives.
+func logitRows(seg *model.Segment) int {
+	switch seg.Logits {
+	case model.All:
+		return len(seg.Tokens)
+	case model.Last:
+		return 1
+	}
+	return 0
 }
 
 // deliver hands each session of the pass its token.
@@ -281,21 +308,21 @@ func (e *Engine) deliver(logits [][]float32) {
 	for i, s := range e.order {
 		seg := &e.segs[i]
 		var row []float32
-		if seg.Logits != model.None {
-			row, logits = logits[0], logits[1:]
+		if n := logitRows(seg); n > 0 {
+			row, logits = logits[n-1], logits[n:]
 		}
 		if s.ended {
 			continue
 		}
-		if s.out == 0 {
+		if s.out == len(s.req.Resume) {
 			prompt += int64(len(seg.Tokens))
 		}
 		s.advance(e.pool, seg.Start+len(seg.Tokens))
 		switch {
 		case seg.Hidden != nil:
 			e.end(s, FinishStop, nil)
-		case row != nil:
-			if s.out == 0 {
+		case row != nil && s.done == len(s.history):
+			if s.out == len(s.req.Resume) {
 				cached += int64(s.cached)
 			}
 			answer++

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -35,6 +36,7 @@ type session struct {
 	out     int    // answer tokens
 	cached  int
 	ended   bool
+	wanted  bool // the trace needs the logits of resumed tokens
 }
 
 // key returns the prefix of page i, which must be full in history.
@@ -53,7 +55,7 @@ func (s *session) key(i int) prefix {
 // attach takes pages of equal prefixes from the pool. At least the last token
 // is left to compute.
 func (s *session) attach(p *pool) {
-	for p.reuse && (len(s.pages)+1)*model.PagePositions < len(s.history) {
+	for p.reuse && (len(s.pages)+1)*model.PagePositions < s.shareable() {
 		g := p.find(s.key(len(s.pages)))
 		if g == nil {
 			break
@@ -69,11 +71,48 @@ func (s *session) attach(p *pool) {
 	s.done = len(s.pages) * model.PagePositions
 }
 
+// shareable bounds the positions that may come from the pool: pages end before
+// it. Of resumed tokens the trace needs logits, which the pool does not have.
+func (s *session) shareable() int {
+	if s.wanted {
+		return min(len(s.history), max(len(s.req.Prompt), len(s.roots)+1))
+	}
+	return len(s.history)
+}
+
+// logitsFrom is the first position whose logits the trace still needs though
+// its token is known, and all after it.
+func (s *session) logitsFrom() int { return max(len(s.req.Prompt)-1, len(s.roots)) }
+
+// resume takes the tokens that were made elsewhere as if they had been chosen
+// here.
+func (s *session) resume(tok *tokenizer.Tokenizer) error {
+	for _, id := range s.req.Resume {
+		if !s.req.IgnoreEnd && tok != nil && tok.IsEOG(id) {
+			return errors.New("the answer to go on with has ended")
+		}
+		s.history = append(s.history, id)
+		s.out++
+		if c := s.req.Constraint; c != nil {
+			if err := c.Accept(id); err != nil {
+				return fmt.Errorf("the answer to go on with breaks its grammar: %w", err)
+			}
+			if c.Done() {
+				return errors.New("the answer to go on with is complete")
+			}
+		}
+		if _, stop := s.text(id, false); stop {
+			return errors.New("the answer to go on with holds a stop text")
+		}
+	}
+	return nil
+}
+
 // missing is the number of pages that s, which has none, takes from those
 // available to hold its history.
 func (s *session) missing(p *pool) int {
 	n := pagesFor(len(s.history))
-	for i := 0; p.reuse && (i+1)*model.PagePositions < len(s.history); i++ {
+	for i := 0; p.reuse && (i+1)*model.PagePositions < s.shareable(); i++ {
 		g := p.byKey[s.key(i)]
 		if g == nil {
 			break
