@@ -70,7 +70,7 @@ const (
 type Result struct {
 	Finish       Finish
 	PromptTokens int
-	CachedTokens int // of the prompt, found in the cache
+	CachedTokens int   // of the prompt, found in the cache
 	Tokens       int   // of the answer, those of Request.Resume included
 	Err          error // with FinishError and FinishCancelled
 	// Trace is the trace root of the run, if the engine makes traces and the
