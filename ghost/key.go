@@ -45,10 +45,12 @@ func (s Secret) Public() (Key, error) {
 	return Key(schnorr.SerializePubKey(k.PubKey())), nil
 }
 
-// sign is BIP-340 with auxiliary data of zeros: the nonce is a hash of secret,
+// Sign is BIP-340 with auxiliary data of zeros: the nonce is a hash of secret,
 // key and message, so no randomness can fail and equal messages have equal
-// signatures. The library checks the result before it leaves.
-func (s Secret) sign(message Digest) ([64]byte, error) {
+// signatures. The library checks the result before it leaves. The message is a
+// hash under a domain of its own kind, or a signature for one thing would stand
+// for another.
+func (s Secret) Sign(message Digest) ([64]byte, error) {
 	k, err := s.private()
 	if err != nil {
 		return [64]byte{}, err
@@ -60,8 +62,8 @@ func (s Secret) sign(message Digest) ([64]byte, error) {
 	return [64]byte(sig.Serialize()), nil
 }
 
-// verify is BIP-340's verification.
-func (k Key) verify(message Digest, sig [64]byte) error {
+// Verify is BIP-340's verification: nil if sig is k's signature of message.
+func (k Key) Verify(message Digest, sig [64]byte) error {
 	p, err := schnorr.ParsePubKey(k[:])
 	if err != nil {
 		return fmt.Errorf("key %v is no point of the curve: %w", k, err)

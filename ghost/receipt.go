@@ -160,7 +160,7 @@ func (r *Receipt) Sign(s Secret) error {
 		return fmt.Errorf("sign a receipt: %w", err)
 	}
 	r.Provider = k
-	if r.Signature, err = s.sign(r.ID()); err != nil {
+	if r.Signature, err = s.Sign(r.ID()); err != nil {
 		return fmt.Errorf("sign a receipt: %w", err)
 	}
 	return nil
@@ -171,7 +171,7 @@ func (r *Receipt) Verify() error {
 	if err := r.Check(); err != nil {
 		return fmt.Errorf("verify a receipt: %w", err)
 	}
-	if err := r.Provider.verify(r.ID(), r.Signature); err != nil {
+	if err := r.Provider.Verify(r.ID(), r.Signature); err != nil {
 		return fmt.Errorf("verify a receipt: %w", err)
 	}
 	return nil

@@ -32,27 +32,27 @@ func TestBIP340(t *testing.T) {
 		t.Fatalf("key %v, %v", key, err)
 	}
 	const want = "E907831F80848D1069A5371B402410364BDF1C5F8307B0084C55F1CE2DCA821525F66A4A85EA8B71E482A74F382D2CE5EBEEE8FDB2172F477DF4900D310536C0"
-	sig, err := secret.sign(Digest{})
+	sig, err := secret.Sign(Digest{})
 	if err != nil || !strings.EqualFold(fmt.Sprintf("%x", sig), want) {
 		t.Fatalf("signature %x, %v", sig, err)
 	}
-	if err := key.verify(Digest{}, sig); err != nil {
+	if err := key.Verify(Digest{}, sig); err != nil {
 		t.Error(err)
 	}
 	for i := range sig {
 		bad := sig
 		bad[i] ^= 1
-		if key.verify(Digest{}, bad) == nil {
+		if key.Verify(Digest{}, bad) == nil {
 			t.Errorf("byte %d of the signature changed, and it holds", i)
 		}
 	}
-	if (Key{31: 5}).verify(Digest{}, sig) == nil { // x = 5 is not on the curve
+	if (Key{31: 5}).Verify(Digest{}, sig) == nil { // x = 5 is not on the curve
 		t.Error("a key that is no point verifies")
 	}
 	// s + n is s to a library that reduces it; BIP-340 refuses it.
 	bad := sig
 	copy(bad[32:], groupOrder)
-	if err := key.verify(Digest{}, bad); err == nil || !strings.Contains(err.Error(), "not below the order") {
+	if err := key.Verify(Digest{}, bad); err == nil || !strings.Contains(err.Error(), "not below the order") {
 		t.Errorf("s of the order: %v", err)
 	}
 	for _, s := range []Secret{{}, Secret([]byte(groupOrder))} {
