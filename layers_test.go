@@ -23,8 +23,8 @@ const module = "github.com/geistnet/geist"
 var layers = [][]string{
 	{"arith", "merkle", "internal/console", "internal/fence", "internal/arena", "internal/matmul"},
 	{"sat", "internal/gguf", "internal/jinja", "internal/constrain", "internal/kernel", "internal/hashmany"},
-	{"internal/quant", "internal/tokenizer", "internal/chat", "internal/store", "internal/rowstore"},
-	{"ghost", "internal/synth"},
+	{"internal/quant", "internal/tokenizer", "internal/chat", "internal/tools", "internal/store", "internal/rowstore"},
+	{"ghost", "internal/synth", "internal/dialog"},
 	{"internal/model", "internal/rows"},
 	{"audit", "internal/train", "internal/engine", "internal/author", "internal/nostr", "internal/pay"},
 	{"internal/tales", "internal/selftest", "internal/bench", "internal/local", "internal/prove"},
