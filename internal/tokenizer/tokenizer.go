@@ -21,6 +21,8 @@
 // the Unicode Character Database in this package, whatever version Go's
 // tables have (Go 1.26: 15.0), and are part of Hash.
 //
+// Train makes new byte-level vocabularies.
+//
 // The package does not apply chat templates, and it does not clean up spaces
 // before punctuation when it decodes.
 package tokenizer
