@@ -1,13 +1,11 @@
 // Package local runs a model file on this machine: it predicts the memory,
-// loads the weights, starts an engine, and turns conversations and texts into
-// prompts of token ids.
+// loads the weights and starts an engine.
 package local
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/geistnet/geist/internal/chat"
@@ -17,6 +15,7 @@ import (
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/model"
+	"github.com/geistnet/geist/internal/prompt"
 	"github.com/geistnet/geist/internal/tokenizer"
 )
 
@@ -39,13 +38,12 @@ type Model struct {
 	File      *gguf.File
 	Engine    *engine.Engine
 	Tokenizer *tokenizer.Tokenizer // nil if the file has no vocabulary
+	Words     *prompt.Words        // nil if the file has no vocabulary
 	Memory    engine.Memory        // as predicted
 	Threads   int
 
-	m      *model.Model
-	team   *kernel.Team
-	source string // of the chat template; "": none
-	vocab  func() *constrain.Vocab
+	m    *model.Model
+	team *kernel.Team
 }
 
 // MemoryError says that a model does not fit into the memory that is available.
@@ -61,10 +59,6 @@ func (e *MemoryError) Error() string {
 	return fmt.Sprintf("%s needs %s of memory (weights %s, KV cache of %d positions %s, scratch %s), and %s is available",
 		e.File, console.Size(e.Need.Total()), console.Size(e.Need.Weights), e.Context, console.Size(e.Need.KV), console.Size(e.Need.Scratch), console.Size(e.Available))
 }
-
-// ErrNoTemplate means that a file has no chat template: give its model text to
-// continue.
-var ErrNoTemplate = errors.New("the model has no chat template")
 
 // fill gives o its values for a model of which so much is known.
 func (o *Options) fill(m *model.Model) error {
@@ -131,34 +125,22 @@ func Open(ctx context.Context, f *gguf.File, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	tok, err := tokenizer.New(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: tokenizer: %w", f.Path, err)
-	}
-	if tok.Err() != nil {
-		tok = nil
-	}
-	l := &Model{File: f, Tokenizer: tok, Memory: mem, Threads: o.Threads, team: kernel.NewTeam(o.Threads)}
+	l := &Model{File: f, Memory: mem, Threads: o.Threads, team: kernel.NewTeam(o.Threads)}
 	opt.Team, opt.Abort = l.team, ctx.Err
 	if l.m, err = model.Load(f, opt); err != nil {
 		l.team.Close()
 		return nil, err
 	}
-	if l.Engine, err = engine.New(l.m, tok, l.team, o.Engine); err != nil {
+	switch l.Words, err = prompt.New(f, l.m.Vocab); {
+	case err == nil:
+		l.Tokenizer = l.Words.Tokenizer
+	case !errors.Is(err, tokenizer.ErrNoVocab):
+		l.team.Close()
+		return nil, errors.Join(err, l.m.Close())
+	}
+	if l.Engine, err = engine.New(l.m, l.Tokenizer, l.team, o.Engine); err != nil {
 		l.team.Close()
 		return nil, errors.Join(fmt.Errorf("%s: %w", f.Path, err), l.m.Close())
-	}
-	if tok != nil {
-		if source, key := chat.Find(f.String, false); key != "" {
-			l.source = source
-		}
-		l.vocab = sync.OnceValue(func() *constrain.Vocab {
-			pieces := make([][]byte, l.m.Vocab)
-			for id := range tok.Size() {
-				pieces[id] = tok.Piece(int32(id))
-			}
-			return constrain.NewVocab(pieces, tok.IsEOG)
-		})
 	}
 	return l, nil
 }
@@ -174,50 +156,29 @@ func (l *Model) Close() error {
 func (l *Model) Config() *model.Config { return &l.m.Config }
 
 // HasTemplate tells whether the model can be talked to.
-func (l *Model) HasTemplate() bool { return l.source != "" }
+func (l *Model) HasTemplate() bool { return l.Words != nil && l.Words.HasTemplate() }
 
-// Text gives the ids of a text to continue, as the model wants texts to begin.
-// Control tokens spelt in the text become their ids.
+// Text is Words.Text; without a vocabulary the error wraps
+// tokenizer.ErrNoVocab.
 func (l *Model) Text(text string) ([]int32, error) {
-	if l.Tokenizer == nil {
+	if l.Words == nil {
 		return nil, fmt.Errorf("%s: %w", l.File.Path, tokenizer.ErrNoVocab)
 	}
-	ids := l.Tokenizer.Encode(text, tokenizer.Options{ParseSpecial: true})
-	if bos, ok := l.Tokenizer.BOS(); ok && l.Tokenizer.AddsBOS() && (len(ids) == 0 || ids[0] != bos) {
-		ids = append([]int32{bos}, ids...)
-	}
-	return ids, nil
+	return l.Words.Text(text), nil
 }
 
-// Chat gives the ids of a conversation that the model is to answer. now is
-// what templates that print the date see. Without a template the error is
-// ErrNoTemplate.
+// Chat is Words.Chat without tools.
 func (l *Model) Chat(messages []chat.Message, now time.Time) ([]int32, error) {
-	if l.source == "" {
-		return nil, ErrNoTemplate
+	if l.Words == nil {
+		return nil, prompt.ErrNoTemplate
 	}
-	t, err := chat.Parse("chat template", l.source)
-	if err != nil {
-		return nil, err
-	}
-	in := chat.Input{Messages: messages, AddGenerationPrompt: true, Now: now}
-	if id, ok := l.Tokenizer.BOS(); ok {
-		in.BOS = l.Tokenizer.TokenText(id)
-	}
-	if id, ok := l.Tokenizer.EOS(); ok {
-		in.EOS = l.Tokenizer.TokenText(id)
-	}
-	text, err := t.Render(in)
-	if err != nil {
-		return nil, err
-	}
-	return l.Text(text)
+	return l.Words.Chat(messages, nil, now)
 }
 
 // Constrain begins an answer that belongs to g.
 func (l *Model) Constrain(g *constrain.Grammar) (engine.Constraint, error) {
-	if l.Tokenizer == nil {
+	if l.Words == nil {
 		return nil, fmt.Errorf("%s: %w", l.File.Path, tokenizer.ErrNoVocab)
 	}
-	return g.NewState(l.vocab()), nil
+	return l.Words.Constrain(g), nil
 }

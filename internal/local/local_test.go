@@ -15,6 +15,7 @@ import (
 	"github.com/geistnet/geist/internal/constrain"
 	"github.com/geistnet/geist/internal/engine"
 	"github.com/geistnet/geist/internal/gguf"
+	"github.com/geistnet/geist/internal/prompt"
 	"github.com/geistnet/geist/internal/synth"
 	"github.com/geistnet/geist/internal/tokenizer"
 )
@@ -152,7 +153,7 @@ func TestPrompts(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 	m := open(t, tiny(t, 0), Options{Threads: 1})
-	if _, err := m.Chat(hello, now); !errors.Is(err, ErrNoTemplate) || m.HasTemplate() {
+	if _, err := m.Chat(hello, now); !errors.Is(err, prompt.ErrNoTemplate) || m.HasTemplate() {
 		t.Errorf("without a template: %v", err)
 	}
 	empty, err := m.Text("")
