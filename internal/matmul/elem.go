@@ -68,12 +68,43 @@ func (p Path) ExpSum(x []float32, sub float32) float32 {
 		x[i] = v
 		l[i%lanes] += v
 	}
+	return tree(&l)
+}
+
+func tree(l *[lanes]float32) float32 {
 	for w := lanes / 2; w >= 1; w /= 2 {
 		for i := range w {
 			l[i] += l[i+w]
 		}
 	}
 	return l[0]
+}
+
+// Axpy adds a·x to y, each product rounded first. The slices have one length.
+func (p Path) Axpy(y, x []float32, a float32) {
+	n := p.whole(len(x))
+	y = y[:len(x)]
+	if n > 0 {
+		p.axpyAsm(y[:n], x[:n], a)
+	}
+	for i, v := range x[n:] {
+		y[n+i] += float32(a * v)
+	}
+}
+
+// Dot is the sum of the rounded products of x and y, in 16 lanes. The slices
+// have one length.
+func (p Path) Dot(x, y []float32) float32 {
+	n := p.whole(len(x))
+	y = y[:len(x)]
+	if n > 0 && n == len(x) {
+		return p.dotAsm(x, y)
+	}
+	var l [lanes]float32
+	for i, v := range x {
+		l[i%lanes] += float32(v * y[i])
+	}
+	return tree(&l)
 }
 
 // Softmax replaces x by its softmax and returns what log Σ e^x needs: the

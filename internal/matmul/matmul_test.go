@@ -184,6 +184,31 @@ func TestGateGrad(t *testing.T) {
 	}
 }
 
+func TestAxpyDot(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 9))
+	for _, n := range []int{1, 16, 31, 512} {
+		x, y := fill(r, n), fill(r, n)
+		want := append([]float32(nil), y...)
+		products := make([]float32, n)
+		for i := range x {
+			want[i] += float32(0.3 * x[i])
+			products[i] = x[i] * y[i]
+		}
+		for _, p := range Paths() {
+			if got := p.Dot(x, y); got != arith.Sum(products) {
+				t.Fatalf("%v: dot of %d is %g, want %g", p, n, got, arith.Sum(products))
+			}
+			got := append([]float32(nil), y...)
+			p.Axpy(got, x, 0.3)
+			for i := range got {
+				if got[i] != want[i] {
+					t.Fatalf("%v: element %d of %d is %g, want %g", p, i, n, got[i], want[i])
+				}
+			}
+		}
+	}
+}
+
 func TestEach(t *testing.T) {
 	for _, threads := range []int{0, 1, 3, 50} {
 		var seen [40]int32

@@ -51,3 +51,7 @@ func (p Path) gateGradAsm(dg, du, g, u, dh []float32) {
 }
 
 func (p Path) scaleAsm(x []float32, s float32) { scaleAVX512(&x[0], s, len(x)/lanes) }
+
+func (p Path) axpyAsm(y, x []float32, a float32) { axpyAVX512(&y[0], &x[0], a, len(x)/lanes) }
+
+func (p Path) dotAsm(x, y []float32) float32 { return dotAVX512(&x[0], &y[0], len(x)/lanes) }

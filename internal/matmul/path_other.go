@@ -17,3 +17,7 @@ func (p Path) largestAsm(x []float32) float32             { panic(noAssembly) }
 func (p Path) expSumAsm(x []float32, sub float32) float32 { panic(noAssembly) }
 func (p Path) gateGradAsm(dg, du, g, u, dh []float32)     { panic(noAssembly) }
 func (p Path) scaleAsm(x []float32, s float32)            { panic(noAssembly) }
+
+func (p Path) axpyAsm(y, x []float32, a float32) { panic(noAssembly) }
+
+func (p Path) dotAsm(x, y []float32) float32 { panic(noAssembly) }

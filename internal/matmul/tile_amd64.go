@@ -21,3 +21,9 @@ func gateGradAVX512(dgate *float32, dup *float32, gate *float32, up *float32, dh
 
 //go:noescape
 func scaleAVX512(x *float32, s float32, n int)
+
+//go:noescape
+func axpyAVX512(y *float32, x *float32, a float32, n int)
+
+//go:noescape
+func dotAVX512(x *float32, y *float32, n int) float32

@@ -21,6 +21,8 @@ func main() {
 	expSum(c)
 	gateGrad(c)
 	scale()
+	axpy()
+	dot()
 	Generate()
 }
 
@@ -291,5 +293,52 @@ func scale() {
 	DECQ(n)
 	JNZ(LabelRef("l"))
 	VZEROUPPER()
+	RET()
+}
+
+// axpy emits y[i] = y[i] + a·x[i] for 16·n values, the product rounded.
+func axpy() {
+	TEXT("axpyAVX512", NOSPLIT, "func(y *float32, x *float32, a float32, n int)")
+	Pragma("noescape")
+	y := Load(Param("y"), GP64())
+	x := Load(Param("x"), GP64())
+	ax := Load(Param("a"), XMM())
+	n := Load(Param("n"), GP64())
+	a := ZMM()
+	VBROADCASTSS(ax, a)
+	Label("l")
+	z := ZMM()
+	VMULPS(Mem{Base: x}, a, z)
+	VADDPS(Mem{Base: y}, z, z)
+	VMOVUPS(z, Mem{Base: y})
+	ADDQ(U32(64), x)
+	ADDQ(U32(64), y)
+	DECQ(n)
+	JNZ(LabelRef("l"))
+	VZEROUPPER()
+	RET()
+}
+
+// dot emits the sum of the rounded products of 16·n values, in 16 lanes.
+func dot() {
+	TEXT("dotAVX512", NOSPLIT, "func(x *float32, y *float32, n int) float32")
+	Pragma("noescape")
+	x := Load(Param("x"), GP64())
+	y := Load(Param("y"), GP64())
+	n := Load(Param("n"), GP64())
+	sum := ZMM()
+	VPXORD(sum, sum, sum)
+	Label("l")
+	z := ZMM()
+	VMOVUPS(Mem{Base: x}, z)
+	VMULPS(Mem{Base: y}, z, z)
+	VADDPS(z, sum, sum)
+	ADDQ(U32(64), x)
+	ADDQ(U32(64), y)
+	DECQ(n)
+	JNZ(LabelRef("l"))
+	r := fold(sum, func(a, b, dst Op) { VADDPS(a, b, dst) })
+	VZEROUPPER()
+	Store(r, ReturnIndex(0))
 	RET()
 }
