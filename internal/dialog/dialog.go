@@ -2,11 +2,11 @@
 // those who speak to clients hand them to those who get answers.
 //
 // A [Question] is what a client wants, in the words of no particular API. An
-// [Answer] is pulled piece by piece and ends with a [Summary]. A [Voice] is the
-// part between that depends on the model: it writes the prompt by the model's
-// chat template, restricts what may be generated, and a [Reader] splits the
-// generated text into content, reasoning and tool calls. Whoever asks does that
-// itself, never the one who computes: audits compare tokens.
+// [Answer] is pulled piece by piece and ends with a [Summary]. Between a question
+// and the tokens of a model, [Grammar] restricts what may be generated and a
+// [Reader] splits the generated text into content, reasoning and tool calls.
+// Whoever asks does that itself, never the one who computes: audits compare
+// tokens.
 //
 // Amounts are integer millisatoshi, prices millisatoshi for a million tokens.
 package dialog
