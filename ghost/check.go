@@ -87,7 +87,7 @@ func values(what string, x []float32, n int) error {
 
 // Check reports in what m is no model that a Ghost file can hold, or nil.
 func (m *Model) Check() error {
-	if err := first(m.checkShape(), m.checkRopes(), m.checkTensors(), in("the number of layers", len(m.Layers), 1, maxLayers)); err != nil {
+	if err := first(m.checkShape(), m.checkRopes(), m.checkRules(), m.checkTensors(), in("the number of layers", len(m.Layers), 1, maxLayers)); err != nil {
 		return err
 	}
 	mixtures := false
@@ -163,6 +163,87 @@ func (m *Model) checkRopes() error {
 		}
 	}
 	return nil
+}
+
+// checkRules looks at the rules alone, not at their order.
+func (m *Model) checkRules() error {
+	if len(m.Rules) > maxLayers {
+		return in("the number of retrieval rules", len(m.Rules), 0, maxLayers)
+	}
+	known := make(map[string]int, len(m.Rules))
+	for i := range m.Rules {
+		r := &m.Rules[i]
+		if err := r.Check(); err != nil {
+			return fmt.Errorf("retrieval rule %d: %w", i, err)
+		}
+		if r.Hash == nil && r.Product == nil {
+			return fault("retrieval rule %d: a memory block has hashed n-grams or product keys", i)
+		}
+		var c codec
+		c.rule(r)
+		if j, ok := known[string(c.b)]; ok {
+			return fault("retrieval rules %d and %d are equal", j, i)
+		}
+		known[string(c.b)] = i
+	}
+	return nil
+}
+
+// checkTable wants the table's shape to fit the rule. Both are in range.
+func (m *Model) checkTable(y *Memory) error {
+	t, r := &m.Tensors[y.Table], &m.Rules[y.Rule]
+	rows, count := 0, 1
+	if r.Hash != nil {
+		rows, count = r.Hash.TableRows(), r.Hash.Count()
+	} else {
+		rows = r.Product.TableRows()
+	}
+	if t.Rows != rows || t.Cols*count != m.FF {
+		return fault("the table has %d rows of %d; expected %d, of which %d make %d values", t.Rows, t.Cols, rows, count, m.FF)
+	}
+	return nil
+}
+
+// checkKeys wants a matrix that is nothing but its rows.
+func checkKeys(l *Linear) error {
+	if l.Bias != nil || l.Scale != 1 {
+		return fault("sub-keys have a bias or a scale")
+	}
+	return nil
+}
+
+// checkMemory looks at the feed-forward part of a memory block.
+func (m *Model) checkMemory(y *Layer) error {
+	x := y.Memory
+	if y.Experts != nil || !y.Router.zero() || !y.Up.zero() {
+		return fault("it has memory and experts, or memory and up")
+	}
+	if err := first(
+		in("the index of the retrieval rule", x.Rule, 0, len(m.Rules)-1),
+		in("the index of the table", x.Table, 0, len(m.Tensors)-1),
+		m.checkLinear("gate", &y.Gate, m.FF, m.Dim),
+		m.checkLinear("down", &y.Down, m.Dim, m.FF),
+	); err != nil {
+		return err
+	}
+	if err := m.checkTable(x); err != nil {
+		return err
+	}
+	p := m.Rules[x.Rule].Product
+	if p == nil {
+		if !x.Query.zero() || !x.Keys.zero() {
+			return fault("hashed n-grams have queries or sub-keys")
+		}
+		return nil
+	}
+	if err := first(
+		m.checkLinear("the query", &x.Query, p.QueryLen(), m.Dim),
+		m.checkLinear("the sub-keys", &x.Keys, p.KeyRows(), p.Dim),
+		checkKeys(&x.Keys),
+	); err != nil {
+		return err
+	}
+	return m.alike("gate and the query", &y.Gate, &x.Query)
 }
 
 func (m *Model) checkTensors() error {
@@ -282,6 +363,9 @@ func (m *Model) checkLayer(y *Layer) error {
 	if err := m.alike("q, k and v", &y.Q, &y.K, &y.V); err != nil {
 		return err
 	}
+	if y.Memory != nil {
+		return m.checkMemory(y)
+	}
 	if y.Experts == nil {
 		if !y.Router.zero() {
 			return fault("it has a router and no experts")
@@ -344,7 +428,28 @@ func (m *Model) checkOrder() error {
 	if err := use(m.Embedding); err != nil {
 		return err
 	}
+	tables := map[*Linear]int{} // by the matrix that follows
+	rules := 0
+	for i := range m.Layers {
+		y := &m.Layers[i]
+		if y.Memory == nil {
+			continue
+		}
+		tables[&y.Down] = y.Memory.Table
+		if y.Memory.Rule > rules {
+			break
+		}
+		rules = max(rules, y.Memory.Rule+1)
+	}
+	if rules < len(m.Rules) {
+		return fault("retrieval rule %d stands before the first use of those that are used earlier, or is not used", rules)
+	}
 	for l := range m.Linears {
+		if t, ok := tables[l]; ok {
+			if err := use(t); err != nil {
+				return err
+			}
+		}
 		if err := use(l.Tensor); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/sat"
 )
 
 // Version of the encoding of Ghost files.
@@ -18,6 +19,7 @@ const (
 	linearBytes = 4 + 4 + 4 + 4 + 1
 	layerBytes  = 4 + 4 + 1 + 4*linearBytes
 	ropeBytes   = 4 + 4
+	ruleBytes   = 1 + 4*4
 )
 
 // Encode gives the bytes of the Ghost file, docs/spec/ghost-file.md. It refuses
@@ -132,10 +134,47 @@ func (c *codec) head(m *Model) {
 // middle is what stands between the tensors and the layers.
 func (c *codec) middle(m *Model) {
 	c.int(&m.Embedding)
-	rules := 0
-	c.int(&rules)
-	if rules != 0 {
-		c.fail("it has %d retrieval rules; version %d has none", rules, Version)
+	list(c, &m.Rules, ruleBytes, c.rule)
+	if c.reading && c.err == nil {
+		// Shapes of matrices below depend on these.
+		if err := m.checkRules(); err != nil {
+			c.fail("%v", err)
+		}
+	}
+}
+
+// Kinds of retrieval rules.
+const (
+	ruleHash    = 1
+	ruleProduct = 2
+)
+
+func (c *codec) rule(r *sat.Rule) {
+	kind := uint8(ruleHash)
+	if r.Product != nil {
+		kind = ruleProduct
+	}
+	c.u8(&kind)
+	switch {
+	case c.err != nil:
+	case kind == ruleHash:
+		if c.reading {
+			r.Hash = &sat.Hash{}
+		}
+		c.u64(&r.Hash.Salt)
+		c.int(&r.Hash.Heads)
+		c.int(&r.Hash.Rows)
+		list(c, &r.Hash.Orders, 4, c.int)
+	case kind == ruleProduct:
+		if c.reading {
+			r.Product = &sat.Product{}
+		}
+		p := r.Product
+		for _, v := range []*int{&p.Heads, &p.Keys, &p.Dim, &p.TopK} {
+			c.int(v)
+		}
+	default:
+		c.fail("a retrieval rule is of the unknown kind %d", kind)
 	}
 }
 
@@ -231,10 +270,11 @@ const (
 	hasPostAttn = 1 << 0
 	hasPostFFN  = 1 << 1
 	isMixture   = 1 << 2
+	isMemory    = 1 << 3
 )
 
 // layerHead is what a layer begins with: what else it has.
-func (c *codec) layerHead(y *Layer) (bits uint8) {
+func (c *codec) layerHead(m *Model, y *Layer) (bits uint8) {
 	c.int(&y.Window)
 	c.int(&y.Rope)
 	if y.PostAttn != nil {
@@ -246,7 +286,25 @@ func (c *codec) layerHead(y *Layer) (bits uint8) {
 	if y.Experts != nil {
 		bits |= isMixture
 	}
-	c.bits(&bits, hasPostAttn|hasPostFFN|isMixture)
+	if y.Memory != nil {
+		bits |= isMemory
+	}
+	c.bits(&bits, hasPostAttn|hasPostFFN|isMixture|isMemory)
+	if bits&isMemory == 0 {
+		return bits
+	}
+	if bits&isMixture != 0 {
+		c.fail("a layer is a mixture and has memory")
+	}
+	if c.reading {
+		y.Memory = &Memory{}
+	}
+	c.int(&y.Memory.Rule)
+	c.int(&y.Memory.Table)
+	if c.reading && y.Memory.Rule >= len(m.Rules) {
+		c.fail("there are %d retrieval rules; expected one of number %d", len(m.Rules), y.Memory.Rule)
+		y.Memory = nil
+	}
 	return bits
 }
 
@@ -273,24 +331,37 @@ func (m *Model) vector(y *Layer, index int, bits uint8) (*[]float32, int) {
 	return nil, 0
 }
 
+// linearsOf is which matrices a layer has, without those of experts, in their
+// order.
+func (m *Model) linearsOf(y *Layer) []int {
+	switch {
+	case y.Memory != nil && m.Rules[y.Memory.Rule].Product != nil:
+		return []int{LinearQ, LinearK, LinearV, LinearO, LinearGate, LinearQuery, LinearKeys, LinearDown}
+	case y.Memory != nil:
+		return []int{LinearQ, LinearK, LinearV, LinearO, LinearGate, LinearDown}
+	case y.Experts != nil:
+		return []int{LinearQ, LinearK, LinearV, LinearO, LinearRouter}
+	}
+	return []int{LinearQ, LinearK, LinearV, LinearO, LinearGate, LinearUp, LinearDown}
+}
+
 func (c *codec) layer(m *Model, l int, y *Layer) {
 	c.section(PartLayer, l, 0)
-	bits := c.layerHead(y)
+	bits := c.layerHead(m, y)
+	if c.err != nil {
+		return
+	}
+	if c.reading && bits&isMixture != 0 {
+		y.Experts = []Expert{}
+	}
 	for i := range vectors {
 		if v, n := m.vector(y, i, bits); v != nil {
 			c.section(PartVector, l, i)
 			c.floats(v, n)
 		}
 	}
-	linears := []*Linear{&y.Q, &y.K, &y.V, &y.O, &y.Gate, &y.Up, &y.Down}
-	if bits&isMixture != 0 {
-		linears = append(linears[:LinearGate:LinearGate], &y.Router)
-	}
-	for i, x := range linears {
-		if x == &y.Router {
-			i = LinearRouter
-		}
-		c.linear(x, l, i)
+	for _, i := range m.linearsOf(y) {
+		c.linear(m.linearAt(Part{PartLinear, l, i}), l, i)
 	}
 	if bits&isMixture == 0 {
 		return

@@ -3,6 +3,7 @@ package ghost
 import (
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/merkle"
+	"github.com/geistnet/geist/sat"
 )
 
 // Tensor is a weight tensor whose rows are committed to: leaf i of the tree is
@@ -30,6 +31,16 @@ type Linear struct {
 // Expert is one expert of a mixture.
 type Expert struct{ Gate, Up, Down Linear }
 
+// Memory is what a memory block has in place of the matrix up: rows of a table,
+// from which u of down(gate(x) ⊙ u) is made (docs/spec/lookup.md).
+type Memory struct {
+	Rule  int // index in Model.Rules
+	Table int // index in Model.Tensors: the rows
+	// Of product keys; zero for hashed n-grams. Query has the rows of all half
+	// queries, and Keys those of all sub-keys, without bias and scale.
+	Query, Keys Linear
+}
+
 // Layer is one transformer block. Norm weights stand here as they are: they
 // are small, and every check needs them.
 type Layer struct {
@@ -37,7 +48,8 @@ type Layer struct {
 	PostAttn, PostFFN []float32 // Dim values, or nil
 	QNorm, KNorm      []float32 // as Model.Norm says: nil; KeyDim values; Q.Rows and K.Rows values
 	Q, K, V, O        Linear
-	Gate, Up, Down    Linear   // of a dense block; zero in a mixture
+	Gate, Up, Down    Linear   // of a dense block; zero in a mixture, and Up in a memory block
+	Memory            *Memory  // of a memory block; otherwise nil
 	Router            Linear   // of a mixture; zero in a dense block
 	Experts           []Expert // nil: dense
 	Window            int      // positions the layer sees; 0: all
@@ -87,6 +99,7 @@ type Model struct {
 	ExpertNorm                              bool    // false if no layer is a mixture
 	ExpertScale                             float32 // 1 if no layer is a mixture
 	Ropes                                   []arith.Rope
+	Rules                                   []sat.Rule // of memory blocks, hash or product, no two equal, in order of their first use
 	Layers                                  []Layer
 	OutputNorm                              []float32 // Dim values
 	Output                                  Linear
@@ -99,15 +112,22 @@ type Model struct {
 
 // Linears calls yield for every matrix of the model in the order that the
 // tensors stand in: layer by layer q, k, v, o and then gate, up, down, or the
-// router and each expert's gate, up, down; the output last. The embedding, which
-// is no matrix, is used before all of them.
+// router and each expert's gate, up, down, or of a memory block gate, query and
+// keys if it has them, and down; the output last. What is no matrix: the
+// embedding is used before all of them, and a memory block's table before its
+// down.
 func (m *Model) Linears(yield func(*Linear) bool) {
 	for i := range m.Layers {
 		y := &m.Layers[i]
 		ls := []*Linear{&y.Q, &y.K, &y.V, &y.O}
-		if y.Experts == nil {
+		switch {
+		case y.Memory != nil && m.Rules[y.Memory.Rule].Product != nil:
+			ls = append(ls, &y.Gate, &y.Memory.Query, &y.Memory.Keys, &y.Down)
+		case y.Memory != nil:
+			ls = append(ls, &y.Gate, &y.Down)
+		case y.Experts == nil:
 			ls = append(ls, &y.Gate, &y.Up, &y.Down)
-		} else {
+		default:
 			ls = append(ls, &y.Router)
 			for e := range y.Experts {
 				x := &y.Experts[e]

@@ -3,12 +3,15 @@ package ghost
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/sat"
 )
 
 // builder makes a valid model of random values.
@@ -96,6 +99,40 @@ func testModel(seed uint64, mixture bool) *Model {
 	return m
 }
 
+// memoryModel is a model whose layers are dense, of hashed n-grams and of
+// product keys, twice under one rule.
+func memoryModel(seed uint64) *Model {
+	b := &builder{rand.New(rand.NewPCG(seed, 9)), testModel(seed, false)}
+	m := b.m
+	m.Rules = []sat.Rule{
+		{Hash: &sat.Hash{Orders: []int{2, 3}, Heads: 1, Rows: 50, Salt: 1 + seed}},
+		{Product: &sat.Product{Heads: 3, Keys: 5, Dim: 32, TopK: 4}},
+	}
+	m.FF = 128
+	dense := &m.Layers[0]
+	m.Tensors = m.Tensors[:dense.O.Tensor+1]
+	dense.Gate = b.linear(b.tensor("0.gate", m.FF, m.Dim), 0, m.FF)
+	dense.Up = b.linear(b.tensor("0.up", m.FF, m.Dim), 0, m.FF)
+	dense.Down = b.linear(b.tensor("0.down", m.Dim, m.FF), 0, m.Dim)
+	for i, rule := range []int{0, 1, 1} {
+		y := m.Layers[0] // the matrices of attention are shared
+		p := fmt.Sprintf("%d.", i+1)
+		x := &Memory{Rule: rule}
+		y.Up, y.Memory = Linear{}, x
+		y.Gate = b.linear(b.tensor(p+"gate", m.FF, m.Dim), 0, m.FF)
+		if rule == 0 {
+			x.Table = b.tensor(p+"memory", 100, 64)
+		} else {
+			x.Query = b.linear(b.tensor(p+"query", 3*2*32, m.Dim), 0, 3*2*32)
+			x.Keys = Linear{Tensor: b.tensor(p+"keys", 3*2*5, 32), Rows: 3 * 2 * 5, Scale: 1}
+			x.Table = b.tensor(p+"memory", 25, m.FF)
+		}
+		y.Down = b.linear(b.tensor(p+"down", m.Dim, m.FF), 0, m.Dim)
+		m.Layers = append(m.Layers, y)
+	}
+	return m
+}
+
 func encode(t testing.TB, m *Model) []byte {
 	t.Helper()
 	b, err := Encode(m)
@@ -108,8 +145,7 @@ func encode(t testing.TB, m *Model) []byte {
 func TestRoundTrip(t *testing.T) {
 	ids := map[ID]bool{}
 	for seed := range uint64(12) {
-		for _, mixture := range []bool{false, true} {
-			m := testModel(seed, mixture)
+		for _, m := range []*Model{testModel(seed, false), testModel(seed, true), memoryModel(seed)} {
 			b := encode(t, m)
 			got, err := Decode(b)
 			if err != nil {
@@ -124,18 +160,24 @@ func TestRoundTrip(t *testing.T) {
 			ids[m.ID()] = true
 		}
 	}
-	if len(ids) != 24 {
-		t.Errorf("%d ids of 24 models", len(ids))
+	if len(ids) != 36 {
+		t.Errorf("%d ids of 36 models", len(ids))
 	}
 }
 
 // TestEveryByte changes each byte: the result is refused, or is another model
-// with these bytes.
+// with these bytes. Of the model with memory, which is long, the bytes of every
+// kind of thing but not of all values.
 func TestEveryByte(t *testing.T) {
-	b := encode(t, testModel(2, true))
+	everyByte(t, encode(t, testModel(2, true)), 1)
+	everyByte(t, encode(t, memoryModel(2)), 19)
+}
+
+func everyByte(t *testing.T, b []byte, step int) {
+	t.Helper()
 	id := IDOf(b)
 	refused := 0
-	for i := range b {
+	for i := 0; i < len(b); i += step {
 		for _, x := range []byte{1, 0x80, 0xff} {
 			c := append([]byte(nil), b...)
 			c[i] ^= x
@@ -152,7 +194,7 @@ func TestEveryByte(t *testing.T) {
 	if refused == 0 {
 		t.Error("no change was refused")
 	}
-	for i := range b {
+	for i := 0; i < len(b); i += step {
 		if _, err := Decode(b[:i]); err == nil {
 			t.Fatalf("the first %d of %d bytes are a model", i, len(b))
 		}
@@ -165,8 +207,11 @@ func TestEveryByte(t *testing.T) {
 // TestEveryField changes each field of a model by reflection and demands
 // another id, or an error.
 func TestEveryField(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(4) {
 		m := testModel(seed, true)
+		if seed == 3 {
+			m = memoryModel(seed)
+		}
 		id := m.ID()
 		n := 0
 		var walk func(path string, v reflect.Value)
@@ -178,6 +223,15 @@ func TestEveryField(t *testing.T) {
 		}
 		walk = func(path string, v reflect.Value) {
 			switch v.Kind() {
+			case reflect.Pointer:
+				if v.IsNil() {
+					return
+				}
+				old := v.Interface()
+				v.SetZero()
+				try(path + " left out")
+				v.Set(reflect.ValueOf(old))
+				walk(path, v.Elem())
 			case reflect.Struct:
 				for i := range v.NumField() {
 					walk(path+"."+v.Type().Field(i).Name, v.Field(i))
@@ -291,6 +345,12 @@ func setNorms(m *Model, x []float32) {
 // TestClaims: counts far beyond the bytes do not make memory.
 func TestClaims(t *testing.T) {
 	b := encode(t, testModel(1, true))
+	claims(t, b)
+	claims(t, encode(t, memoryModel(1)))
+}
+
+func claims(t *testing.T, b []byte) {
+	t.Helper()
 	for i := 0; i+4 <= len(b); i++ {
 		c := append([]byte(nil), b...)
 		binary.LittleEndian.PutUint32(c[i:], 0x7fffffff)
@@ -301,15 +361,83 @@ func TestClaims(t *testing.T) {
 	}
 }
 
+func TestCheckMemory(t *testing.T) {
+	for want, spoil := range map[string]func(*Model){
+		"retrieval rule 1: retrieval rule: 0 kinds":                      func(m *Model) { m.Rules[1].Product = nil },
+		"retrieval rule 0: retrieval rule: the number of":                func(m *Model) { m.Rules[0].Hash.Heads = 0 },
+		"hashed n-grams or product keys":                                 func(m *Model) { m.Rules[1] = sat.Rule{Index: &sat.Index{Count: 1}} },
+		"retrieval rules 1 and 2 are equal":                              func(m *Model) { m.Rules = append(m.Rules, m.Rules[1]) },
+		"retrieval rule 1 stands before the first use":                   func(m *Model) { m.Layers = m.Layers[:2] },
+		"retrieval rule 0 stands before the first use":                   func(m *Model) { m.Rules[0], m.Rules[1] = m.Rules[1], m.Rules[0]; swapMemory(m) },
+		"layer 1: it has memory and experts, or memory and":              func(m *Model) { m.Layers[1].Up = m.Layers[0].Up },
+		"layer 2: it has memory and experts, or memory and":              func(m *Model) { m.Layers[2].Router.Scale = 1 },
+		"layer 3: it has memory and experts, or memory and":              func(m *Model) { m.Layers[3].Experts = []Expert{} },
+		"the index of the retrieval rule is 2":                           func(m *Model) { m.Layers[1].Memory.Rule = 2 },
+		"the index of the retrieval rule is -1":                          func(m *Model) { m.Layers[1].Memory.Rule = -1 },
+		"the index of the table is 99":                                   func(m *Model) { m.Layers[1].Memory.Table = 99 },
+		"the table has 99 rows of 64; expected 100, of which 2 make 128": func(m *Model) { m.Tensors[m.Layers[1].Memory.Table].Rows-- },
+		"the table has 100 rows of 32; expected 100":                     func(m *Model) { m.Tensors[m.Layers[1].Memory.Table].Cols = 32 },
+		"the table has 26 rows of 128; expected 25, of":                  func(m *Model) { m.Tensors[m.Layers[2].Memory.Table].Rows++ },
+		"hashed n-grams have queries":                                    func(m *Model) { m.Layers[1].Memory.Query.Scale = 1 },
+		"layer 2: the query has 191 rows; expected 192":                  func(m *Model) { m.Layers[2].Memory.Query.Rows-- },
+		"layer 3: the sub-keys has 29 rows; expected 30":                 func(m *Model) { m.Layers[3].Memory.Keys.Rows-- },
+		"sub-keys have a bias or a scale":                                func(m *Model) { m.Layers[3].Memory.Keys.Scale = 2 },
+		"gate and the query share an input":                              func(m *Model) { m.Tensors[m.Layers[2].Memory.Query.Tensor].Format = arith.F16 },
+		"stands before the first use of those":                           swapTables,
+	} {
+		m := memoryModel(1)
+		spoil(m)
+		if _, err := Encode(m); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want one with %q", err, want)
+		}
+	}
+}
+
+// swapMemory gives the layers of memory the other rule's place.
+func swapMemory(m *Model) {
+	for i := range m.Layers {
+		if x := m.Layers[i].Memory; x != nil {
+			x.Rule = 1 - x.Rule
+		}
+	}
+}
+
+// swapTables puts the table behind down.
+func swapTables(m *Model) {
+	y := &m.Layers[1]
+	a, b := y.Memory.Table, y.Down.Tensor
+	m.Tensors[a], m.Tensors[b] = m.Tensors[b], m.Tensors[a]
+	y.Memory.Table, y.Down.Tensor = b, a
+}
+
+// TestLinearsOfMemory: matrices come in the order of their tensors.
+func TestLinearsOfMemory(t *testing.T) {
+	m := memoryModel(1)
+	var got []int
+	for l := range m.Linears {
+		got = append(got, l.Tensor)
+	}
+	want := []int{1, 1, 1, 2, 3, 4, 5, 1, 1, 1, 2, 6, 8, 1, 1, 1, 2, 9, 10, 11, 13, 1, 1, 1, 2, 14, 15, 16, 18, 0}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestRetrievalRules: an unknown kind, and a rule that no layer has.
 func TestRetrievalRules(t *testing.T) {
-	m := testModel(1, false)
+	m := memoryModel(1)
 	b := encode(t, m)
 	// The rules follow the tensors and the index of the embedding.
 	last := m.Tensors[len(m.Tensors)-1].Root
-	at := strings.Index(string(b), string(last[:])) + len(last) + 4
-	b[at] = 1
-	if _, err := Decode(b); err == nil || !strings.Contains(err.Error(), "1 retrieval rules") {
+	at := strings.Index(string(b), string(last[:])) + len(last) + 8
+	b[at] = 3
+	if _, err := Decode(b); err == nil || !strings.Contains(err.Error(), "unknown kind 3") {
 		t.Errorf("%v", err)
+	}
+	b[at] = 1
+	b[at-4] = 0
+	if _, err := Decode(b); err == nil {
+		t.Error("a layer with a rule that is not there")
 	}
 }
 
@@ -368,6 +496,7 @@ func TestIDText(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(encode(f, testModel(1, false)))
 	f.Add(encode(f, testModel(2, true)))
+	f.Add(encode(f, memoryModel(3)))
 	f.Add([]byte(Magic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Decode(b)

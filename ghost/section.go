@@ -58,6 +58,12 @@ const (
 	linearExperts
 )
 
+// Indices of a memory block's matrices, above those of all experts.
+const (
+	LinearQuery = 1<<14 + iota
+	LinearKeys
+)
+
 // LinearExpert is the index of expert e's gate; up and down follow.
 func LinearExpert(e int) int { return linearExperts + 3*e }
 
@@ -304,7 +310,7 @@ func (c *codec) part(m *Model, p Part, bits map[int]uint8) error {
 			m.Layers = make([]Layer, n)
 		}
 	case PartLayer:
-		b := c.layerHead(y)
+		b := c.layerHead(m, y)
 		bits[p.Layer] = b
 		for _, x := range []struct {
 			bit uint8
@@ -316,6 +322,9 @@ func (c *codec) part(m *Model, p Part, bits map[int]uint8) error {
 		}
 		if b&isMixture != 0 {
 			y.Experts = []Expert{}
+		}
+		if y.Memory != nil && y.Memory.Table >= len(m.Tensors) {
+			c.fail("its table is tensor %d of %d", y.Memory.Table, len(m.Tensors))
 		}
 		if y.Rope >= len(m.Ropes) {
 			c.fail("there are %d sets of rotation speeds", len(m.Ropes))
@@ -365,6 +374,18 @@ func (m *Model) linearAt(p Part) *Linear {
 		return &m.Output
 	}
 	y := &m.Layers[p.Layer]
+	switch {
+	case y.Memory != nil && p.Index == LinearUp:
+		return nil
+	case p.Index == LinearQuery || p.Index == LinearKeys:
+		switch {
+		case y.Memory == nil || m.Rules[y.Memory.Rule].Product == nil:
+			return nil
+		case p.Index == LinearQuery:
+			return &y.Memory.Query
+		}
+		return &y.Memory.Keys
+	}
 	if i := p.Index; i < linearExperts {
 		return []*Linear{&y.Q, &y.K, &y.V, &y.O, &y.Gate, &y.Up, &y.Down, &y.Router}[i]
 	}
@@ -398,6 +419,18 @@ func (m *Model) checkParts(parts map[Part]bool) error {
 		if err := m.checkLinear(fmt.Sprintf("part %v", p), &x, rows, cols); err != nil {
 			return err
 		}
+		if p.Index == LinearKeys {
+			if err := checkKeys(l); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range m.Layers {
+		if y := &m.Layers[i]; y.Memory != nil && parts[Part{PartTensor, 0, y.Memory.Table}] {
+			if err := m.checkTable(y.Memory); err != nil {
+				return err
+			}
+		}
 	}
 	if parts[Part{Kind: PartTensor, Index: m.Embedding}] && parts[Part{Kind: PartMiddle}] {
 		// Only a row of it can be asked for, where it is opened.
@@ -412,6 +445,13 @@ func (m *Model) shapeOf(p Part) (rows, cols int) {
 		return m.Vocab, m.Dim
 	}
 	i := p.Index
+	if i == LinearQuery || i == LinearKeys {
+		r := m.Rules[m.Layers[p.Layer].Memory.Rule].Product
+		if i == LinearQuery {
+			return r.QueryLen(), m.Dim
+		}
+		return r.KeyRows(), r.Dim
+	}
 	if i >= linearExperts {
 		i = LinearGate + (i-linearExperts)%3
 	}

@@ -12,6 +12,9 @@ import (
 func TestSections(t *testing.T) {
 	for seed := range uint64(8) {
 		m := testModel(seed, seed%2 == 1)
+		if seed%3 == 2 {
+			m = memoryModel(seed)
+		}
 		b := encode(t, m)
 		s, err := split(b)
 		if err != nil {
@@ -40,8 +43,14 @@ func TestSections(t *testing.T) {
 // TestExcerpt opens random sections: values are those of the model, and no byte
 // can be changed or cut off.
 func TestExcerpt(t *testing.T) {
+	for _, m := range []*Model{testModel(3, true), memoryModel(3)} {
+		excerpts(t, m)
+	}
+}
+
+func excerpts(t *testing.T, m *Model) {
+	t.Helper()
 	r := rand.New(rand.NewPCG(3, 4))
-	m := testModel(3, true)
 	s, err := split(encode(t, m))
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +59,7 @@ func TestExcerpt(t *testing.T) {
 	for range 200 {
 		want := base
 		for _, p := range s.parts {
-			if (r.IntN(3) == 0 || p.Kind == PartTensor || p.Kind == PartLayer || p.Kind == PartLinear) && p.Kind != PartHead && p.Kind != PartMiddle && p.Kind != PartExperts && (p.Kind == PartTensor || p.Index < LinearRouter) {
+			if (r.IntN(3) == 0 || p.Kind == PartTensor || p.Kind == PartLayer || p.Kind == PartLinear) && p.Kind != PartHead && p.Kind != PartMiddle && p.Kind != PartExperts && (p.Kind == PartTensor || p.Index < LinearRouter || p.Index >= LinearQuery) {
 				want = append(want, p)
 			}
 		}
@@ -97,16 +106,19 @@ func TestExcerpt(t *testing.T) {
 // FuzzExcerpt reads excerpts of files that hostile authors made: the id is
 // always right.
 func FuzzExcerpt(f *testing.F) {
-	m := testModel(1, true)
+	m := memoryModel(1)
 	s, err := split(encode(f, m))
 	if err != nil {
 		f.Fatal(err)
 	}
 	for i := range s.parts {
-		f.Add(byte(s.parts[i].Kind), byte(s.parts[i].Layer), byte(s.parts[i].Index), s.data[i], s.data[0])
+		f.Add(byte(s.parts[i].Kind), byte(s.parts[i].Layer), uint16(s.parts[i].Index), s.data[i], s.data[0])
 	}
-	f.Fuzz(func(t *testing.T, kind, layer, index byte, data, head []byte) {
-		order := []Part{{Kind: PartHead}, {Kind: PartTensor}, {Kind: PartMiddle}, {Kind: PartLayer}, {PartKind(kind), int(layer), int(index)}}
+	f.Fuzz(func(t *testing.T, kind, layer byte, index uint16, data, head []byte) {
+		order := []Part{{Kind: PartHead}, {Kind: PartTensor}, {Kind: PartMiddle}, {Kind: PartLayer, Layer: int(layer)}, {PartKind(kind), int(layer), int(index)}}
+		if _, ok := s.at[order[3]]; !ok {
+			return
+		}
 		got, _, err := assemble(order, [][]byte{head, s.data[1], s.data[s.at[order[2]]], s.data[s.at[order[3]]], data})
 		if (got == nil) == (err == nil) && err == nil {
 			t.Fatal("neither a model nor an error")
