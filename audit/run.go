@@ -20,6 +20,8 @@ type Run struct {
 	// Constrained: a grammar restricted the answer, so that the choice of
 	// tokens cannot be repeated from logits alone.
 	Constrained bool
+	// Outline, if it is known, leads to Trace; proofs are cheaper to make with it.
+	Outline *ghost.Outline
 }
 
 // Positions is the number of positions the run computed: every token of prompt

@@ -10,10 +10,11 @@ import (
 	"io"
 
 	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/merkle"
 )
 
 // RunVersion is the version of run files.
-const RunVersion = 1
+const RunVersion = 2
 
 // MaxRunBytes bounds what ParseRunFile reads.
 const MaxRunBytes = 64 << 20
@@ -28,6 +29,8 @@ type RunFile struct {
 	SeedNonce  ghost.Nonce
 	AuditNonce ghost.Nonce // shown to a provider only after its receipt is here
 	Size       Size        // of the challenge that the asker will demand
+	// Outline is of the receipt's trace, or nil: a proof takes longer to make then.
+	Outline *ghost.Outline
 }
 
 // Size says how much of a run a challenge draws. Who demands a proof fixes it
@@ -52,6 +55,12 @@ type runJSON struct {
 	SeedNonce  string          `json:"seed_nonce"`
 	AuditNonce string          `json:"audit_nonce"`
 	Challenge  Size            `json:"challenge"`
+	Outline    *outlineJSON    `json:"outline,omitempty"`
+}
+
+type outlineJSON struct {
+	Positions string `json:"positions"`
+	Cache     string `json:"cache"`
 }
 
 // Encode writes the run file. It refuses what ParseRunFile would refuse, but
@@ -80,7 +89,15 @@ func (f *RunFile) Encode() ([]byte, error) {
 		b.WriteString("],\n")
 	}
 	fmt.Fprintf(&b, "\"seed_nonce\": \"%x\",\n\"audit_nonce\": \"%x\",\n", f.SeedNonce, f.AuditNonce)
-	fmt.Fprintf(&b, "\"challenge\": {\"cells\": %d, \"tails\": %d, \"full\": %d}\n}\n", f.Size.Cells, f.Size.Tails, f.Size.Full)
+	fmt.Fprintf(&b, "\"challenge\": {\"cells\": %d, \"tails\": %d, \"full\": %d}", f.Size.Cells, f.Size.Tails, f.Size.Full)
+	if o := f.Outline; o != nil {
+		var positions []byte
+		for _, h := range o.Positions {
+			positions = append(positions, h[:]...)
+		}
+		fmt.Fprintf(&b, ",\n\"outline\": {\"positions\": %q, \"cache\": \"%v\"}", base64.StdEncoding.EncodeToString(positions), o.Cache)
+	}
+	b.WriteString("\n}\n")
 	return b.Bytes(), nil
 }
 
@@ -133,10 +150,36 @@ func ParseRunFile(b []byte) (*RunFile, error) {
 		}
 		*n.to = ghost.Nonce(v)
 	}
+	if j.Outline != nil {
+		if f.Outline, err = j.Outline.parse(len(f.Request.Prompt) + len(f.Answer) - 1); err != nil {
+			return bad(fmt.Errorf("outline: %w", err))
+		}
+	}
 	if err := f.check(); err != nil {
 		return bad(err)
 	}
 	return f, nil
+}
+
+// parse reads the outline of a run of n positions.
+func (j *outlineJSON) parse(n int) (*ghost.Outline, error) {
+	b, err := base64.StdEncoding.Strict().DecodeString(j.Positions)
+	if err != nil {
+		return nil, err
+	}
+	o := &ghost.Outline{}
+	if len(b) != n*len(o.Cache) {
+		return nil, fmt.Errorf("%d bytes are not the roots of %d positions", len(b), n)
+	}
+	for ; len(b) > 0; b = b[len(o.Cache):] {
+		o.Positions = append(o.Positions, merkle.Hash(b[:len(o.Cache)]))
+	}
+	c, err := hex.DecodeString(j.Cache)
+	if err != nil || len(c) != len(o.Cache) {
+		return nil, fmt.Errorf("the root of the cache %.80q is not %d hexadecimal digits", j.Cache, 2*len(o.Cache))
+	}
+	o.Cache = merkle.Hash(c)
+	return o, nil
 }
 
 func equal(a, b []int32) bool {
@@ -165,6 +208,15 @@ func (f *RunFile) check() error {
 	case f.SeedNonce == f.AuditNonce:
 		return errors.New("the two nonces are equal: the provider knew what would be drawn")
 	}
+	if f.Outline != nil {
+		root, err := f.Outline.Root(f.Request.Prompt, f.Answer)
+		if err != nil {
+			return err
+		}
+		if root != r.Trace {
+			return errors.New("the outline is of another trace than the receipt's")
+		}
+	}
 	return f.Size.Challenge([32]byte{}).Check()
 }
 
@@ -190,7 +242,7 @@ func (f *RunFile) Run(m *ghost.Model) (*Run, error) {
 	case r.Grade != ghost.GhostAudited:
 		return nil, fmt.Errorf("the receipt's grade is %q; proofs are made for %q", r.Grade, ghost.GhostAudited)
 	}
-	run := &Run{Model: m, Prompt: f.Request.Prompt, Answer: f.Answer, Sampling: f.Request.Sampling, Trace: r.Trace, Constrained: f.Request.Grammar != [32]byte{}}
+	run := &Run{Model: m, Prompt: f.Request.Prompt, Answer: f.Answer, Sampling: f.Request.Sampling, Trace: r.Trace, Outline: f.Outline, Constrained: f.Request.Grammar != [32]byte{}}
 	run.Sampling.Seed = ghost.Seed(f.SeedNonce, r.Request, r.Model)
 	if err := run.Check(); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,15 +15,22 @@ import (
 	"github.com/geistnet/geist/merkle"
 )
 
+var update = flag.Bool("update", false, "write testdata/sample.run anew")
+
 // sample is a run file that nobody has a model for.
 func sample(t testing.TB) *RunFile {
 	t.Helper()
 	f := &RunFile{Answer: []int32{7, 8}, SeedNonce: ghost.Nonce{1}, AuditNonce: ghost.Nonce{2}, Size: Standard}
 	f.Request = &ghost.Request{Salt: [32]byte{3}, Prompt: []int32{5, 6, 4}, MaxTokens: 9, Stop: []string{"</s>"}}
+	f.Outline = &ghost.Outline{Positions: []merkle.Hash{{5}, {5}, {5}, {5}}, Cache: merkle.Hash{6}}
 	q := f.Request
+	root, err := f.Outline.Root(q.Prompt, f.Answer)
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.Receipt = &ghost.Receipt{Time: 1700000000, Model: ghost.ID{9}, Arithmetic: arith.Version, Request: q.Hash(), Prompt: ghost.HashTokens(q.Salt, q.Prompt),
 		Answer: ghost.HashTokens(q.Salt, f.Answer), Finish: ghost.FinishStop, SeedRule: ghost.SeedRule1,
-		SeedNonce: ghost.CommitSeed(f.SeedNonce), AuditNonce: ghost.CommitAudit(f.AuditNonce), Trace: merkle.Hash{4}, Grade: ghost.GhostAudited}
+		SeedNonce: ghost.CommitSeed(f.SeedNonce), AuditNonce: ghost.CommitAudit(f.AuditNonce), Trace: root, Grade: ghost.GhostAudited}
 	if err := f.Receipt.Sign(ghost.Secret{31: 7}); err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +49,11 @@ func TestRunFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(b, want) {
+		if *update {
+			if err := os.WriteFile(golden, b, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
 		t.Errorf("%s is stale; the run file is now\n%s", golden, b)
 	}
 	g, err := ParseRunFile(b)
@@ -67,7 +80,12 @@ func TestAlteredRunFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range [][3]string{
-		{"version", `"run": 1`, `"run": 2`},
+		{"version", `"run": 2`, `"run": 3`},
+		{"outline", `{"positions": "BQ`, `{"positions": "BA`},
+		{"longer outline", `{"positions": "BQ`, `{"positions": "BQAABQ`},
+		{"no outline", `{"positions": "BQ`, `{"place": "BQ`},
+		{"cache", `"cache": "06`, `"cache": "07`},
+		{"short cache", `"cache": "06`, `"cache": "`},
 		{"price", `["price","0"`, `["price","1"`},
 		{"time", `1700000000`, `1700000001`},
 		{"prompt", `[5,6,4]`, `[5,6,3]`},
@@ -79,8 +97,8 @@ func TestAlteredRunFile(t *testing.T) {
 		{"no cells", `"cells": 32`, `"cells": -1`},
 		{"many cells", `"cells": 32`, `"cells": 1000000000`},
 		{"request", `"request": "Z2hvc3RyZXEDAAAA`, `"request": "Z2hvc3RyZXEEAAAA`},
-		{"an unknown part", `"run": 1`, `"walk": 1, "run": 1`},
-		{"trailing bytes", "\"full\": 1}\n}\n", "\"full\": 1}\n}\n{}"},
+		{"an unknown part", `"run": 2`, `"walk": 1, "run": 2`},
+		{"trailing bytes", "\"}\n}\n", "\"}\n}\n{}"},
 	} {
 		if !strings.Contains(string(b), c[1]) {
 			t.Errorf("%s: the file has no %s:\n%s", c[0], c[1], b)
@@ -103,8 +121,14 @@ func FuzzParseRunFile(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	f.Add([]byte(`{"run":1,"receipt":null,"request":"","prompt":null,"answer":[],"seed_nonce":"","audit_nonce":"","challenge":{}}`))
-	f.Add([]byte(`{"run":1}`))
+	f.Add([]byte(`{"run":2,"receipt":null,"request":"","prompt":null,"answer":[],"seed_nonce":"","audit_nonce":"","challenge":{}}`))
+	f.Add([]byte(`{"run":2}`))
+	plain := sample(f)
+	plain.Outline = nil
+	if b, err = plain.Encode(); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := ParseRunFile(b)
 		if err != nil {

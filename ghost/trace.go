@@ -2,6 +2,7 @@ package ghost
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/geistnet/geist/arith"
@@ -218,6 +219,25 @@ func TraceTop(prompt, answer int, tokens, positions, cache merkle.Hash) merkle.H
 	b = append(b, tokens[:]...)
 	b = append(b, positions[:]...)
 	return merkle.HashLeaf(append(b, cache[:]...))
+}
+
+// Outline is a trace down to the roots of its positions, 32 bytes each. Who has
+// it can open a few positions without hashing the others.
+type Outline struct {
+	Positions []merkle.Hash // at least one
+	Cache     merkle.Hash
+}
+
+// Root is the trace root of a run with this outline.
+func (o *Outline) Root(prompt, answer []int32) (merkle.Hash, error) {
+	if n := len(prompt) + len(answer) - 1; len(o.Positions) != n || n < 1 {
+		return merkle.Hash{}, fmt.Errorf("an outline of %d positions for a run of %d", len(o.Positions), n)
+	}
+	positions, err := merkle.FromLeaves(o.Positions, merkle.Plain{}).Root()
+	if err != nil {
+		return merkle.Hash{}, err
+	}
+	return TraceRoot(prompt, answer, positions, o.Cache), nil
 }
 
 // Find returns the value that a leaf belongs to; false if there is no such leaf.

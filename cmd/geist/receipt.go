@@ -197,7 +197,7 @@ func (r *run) sign(a *answered) error {
 		return err
 	}
 	q := f.Request
-	f.Answer = a.result.Answer
+	f.Answer, f.Outline = a.result.Answer, a.result.Outline
 	f.Receipt = &ghost.Receipt{
 		Time: r.now().Unix(), Model: r.seal.model.ID(), Arithmetic: arith.Version,
 		Request: q.Hash(), Prompt: ghost.HashTokens(q.Salt, q.Prompt), Answer: ghost.HashTokens(q.Salt, f.Answer),

@@ -72,6 +72,9 @@ func lie(from, weights, to string) error {
 	if file.Receipt.Trace, err = p.Root(); err != nil {
 		return err
 	}
+	if file.Outline, err = p.Outline(); err != nil {
+		return err
+	}
 	if err := file.Receipt.Sign(ghost.Secret{31: 9}); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/merkle"
 )
 
@@ -77,6 +78,8 @@ type Result struct {
 	// answer has a token. Answer are the tokens it covers.
 	Trace  merkle.Hash
 	Answer []int32
+	// Outline is that of Trace; nil without one. It makes proofs cheap.
+	Outline *ghost.Outline
 }
 
 // ErrContext is wrapped by errors about prompts that do not fit: shorten the

@@ -388,21 +388,23 @@ func (e *Engine) end(s *session, f Finish, err error) {
 	r := Result{Finish: f, PromptTokens: len(s.req.Prompt), CachedTokens: s.cached, Tokens: s.out, Err: err}
 	if e.trace != nil && s.out > 0 {
 		r.Answer = append([]int32(nil), s.history[len(s.req.Prompt):]...)
-		r.Trace = e.root(s)
+		r.Trace, r.Outline = e.root(s)
 	}
 	s.release(e.pool)
 	e.endings = append(e.endings, ending{s.answer, r})
 }
 
-// root is the trace root of an answer. All positions but the last token's are
-// computed, unless the session was waiting to compute them again.
-func (e *Engine) root(s *session) merkle.Hash {
+// root is the trace root of an answer, and its outline. All positions but the
+// last token's are computed, unless the session was waiting to compute them
+// again.
+func (e *Engine) root(s *session) (merkle.Hash, *ghost.Outline) {
 	n := len(s.history) - 1
 	if s.done < n || len(s.roots) < n {
-		return merkle.Hash{}
+		return merkle.Hash{}, nil
 	}
+	o := &ghost.Outline{Positions: append([]merkle.Hash(nil), s.roots[:n]...), Cache: e.trace.CacheRoot(e.team, &s.cache, n)}
 	positions := e.trace.Fold(append([]merkle.Hash(nil), s.roots[:n]...))
-	return ghost.TraceRoot(s.req.Prompt, s.history[len(s.req.Prompt):], positions, e.trace.CacheRoot(e.team, &s.cache, n))
+	return ghost.TraceRoot(s.req.Prompt, s.history[len(s.req.Prompt):], positions, o.Cache), o
 }
 
 // publish updates the snapshot and then closes the answers that have ended.

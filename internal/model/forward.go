@@ -81,7 +81,7 @@ func (s *State) prepareTraced(w *kernel.Worker, n, cols int, to *[]byte, fill fu
 			s.void.Store(true)
 			return
 		}
-		if to != nil && (n > redundant || w.ID() == 0) {
+		if to != nil && s.trace.live[r] && (n > redundant || w.ID() == 0) {
 			b := in.RowBytes()
 			in.Row(r, (*to)[r*b:][:b])
 		}
@@ -261,7 +261,7 @@ func (s *State) keysAndQueries(y *layer, l, r, h0, h1 int) {
 	k := s.k[r*m.strideK():][h0*m.KeyDim : h1*m.KeyDim]
 	p.ScaleRound(q, 1, m.KV)
 	p.ScaleRound(k, 1, m.KV)
-	if t := s.trace; t != nil {
+	if t := s.trace; t != nil && t.live[r] {
 		e := t.g.ElemBytes()
 		cacheBytes(p, t.rq[(r*m.Heads+h0*group)*m.KeyDim*e:], q, m.KV)
 		cacheBytes(p, t.rk[(r*m.KVHeads+h0)*m.KeyDim*e:], k, m.KV)

@@ -26,7 +26,8 @@ const (
 	All
 )
 
-// Segment is a run of consecutive tokens of one sequence.
+// Segment is a run of consecutive tokens of one sequence. In a batch a segment
+// may go on where one before it ends, in the same cache.
 type Segment struct {
 	Cache  *Cache
 	Start  int // position of the first token; earlier ones are in the cache

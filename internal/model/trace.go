@@ -20,7 +20,11 @@ type Trace struct {
 	// Keep tells for which layers of which positions the leaves themselves are
 	// wanted; nil: none. It is called from several goroutines.
 	Keep func(segment, pos, layer int) bool
+	// Only tells which positions are hashed; nil: all. The roots of others are
+	// zero, and nothing of them is kept.
+	Only func(segment, pos int) bool
 
+	live    []bool // [row] hashed in this pass
 	kept    map[place][][]byte
 	roots   []merkle.Hash // of the last pass's positions
 	plain   []merkle.Hash // the same without logits
@@ -200,6 +204,10 @@ func (t *Trace) begin(s *State) {
 	}
 	t.roots, t.plain = t.roots[:len(s.rows)], t.plain[:len(s.rows)]
 	clear(t.tails)
+	t.live = t.live[:0]
+	for _, r := range s.rows {
+		t.live = append(t.live, t.Only == nil || t.Only(r.seg, r.pos))
+	}
 	for i := range t.work {
 		t.work[i].lanes.h = t.h
 	}
@@ -273,6 +281,9 @@ func (t *Trace) attended(w *kernel.Worker, s *State, l int) {
 	w.For(len(s.rows), t.grain(len(s.rows)), func(begin, end int) {
 		k := &t.work[w.ID()].lanes
 		for r := begin; r < end; r++ {
+			if !t.live[r] {
+				continue
+			}
 			y := t.layouts[r]
 			part := func(b []byte, v ghost.Value) []byte { n := y.Span(v, 0).Bytes; return b[r*n:][:n] }
 			t.value(s, k, r, l, ghost.RawQuery, 0, part(t.rq, ghost.RawQuery))
@@ -295,6 +306,9 @@ func (t *Trace) fed(w *kernel.Worker, s *State, l int) {
 		work := &t.work[w.ID()]
 		k := &work.lanes
 		for r := begin; r < end; r++ {
+			if !t.live[r] {
+				continue
+			}
 			y := t.layouts[r]
 			n := y.Span(ghost.Hidden, 0).Bytes
 			if y.Count(ghost.RouterLogits) > 0 {
@@ -312,8 +326,10 @@ func (t *Trace) fed(w *kernel.Worker, s *State, l int) {
 		}
 		k.done()
 		for r := begin; r < end; r++ {
-			work.nodes = append(work.nodes[:0], t.row(r)...)
-			t.layers[r*m.Layers+l] = t.fold(work.nodes)
+			if t.live[r] {
+				work.nodes = append(work.nodes[:0], t.row(r)...)
+				t.layers[r*m.Layers+l] = t.fold(work.nodes)
+			}
 		}
 	})
 }
@@ -330,6 +346,9 @@ func (t *Trace) attendTraced(w *kernel.Worker, s *State, y *layer, l int, tiles 
 		row0 := s.firstRow(tl.seg)
 		for i := range tl.n {
 			r := row0 + (tl.first+i)/group
+			if !t.live[r] {
+				continue
+			}
 			size := t.g.Layers[l].WeightsCount(s.rows[r].pos) * e
 			b := &work.weights[j*kernel.MaxQueries+i]
 			if cap(*b) < size {
@@ -342,6 +361,9 @@ func (t *Trace) attendTraced(w *kernel.Worker, s *State, y *layer, l int, tiles 
 		clear(a.Weights[:])
 		for i := range tl.n {
 			r := row0 + (tl.first+i)/group
+			if !t.live[r] {
+				continue
+			}
 			head := tl.kvHead*group + (tl.first+i)%group
 			binary.LittleEndian.PutUint32(t.top[(r*m.Heads+head)*4:], math.Float32bits(a.Top[i]))
 			t.value(s, &work.lanes, r, l, ghost.Weights, head, work.weights[j*kernel.MaxQueries+i])
@@ -367,6 +389,9 @@ func (t *Trace) finish(w *kernel.Worker, s *State) {
 		w.For(len(s.want), 1, func(begin, end int) {
 			work := &t.work[w.ID()]
 			for i := begin; i < end; i++ {
+				if !t.live[s.want[i]] {
+					continue
+				}
 				n := t.g.TailLeaves()
 				for len(work.nodes) < n {
 					work.nodes = append(work.nodes, merkle.Hash{})
@@ -380,6 +405,10 @@ func (t *Trace) finish(w *kernel.Worker, s *State) {
 	w.For(len(s.rows), 8, func(begin, end int) {
 		work := &t.work[w.ID()]
 		for r := begin; r < end; r++ {
+			if !t.live[r] {
+				t.roots[r], t.plain[r] = merkle.Hash{}, merkle.Hash{}
+				continue
+			}
 			with := func(tail merkle.Hash) merkle.Hash {
 				work.nodes = append(work.nodes[:0], t.layers[r*m.Layers:(r+1)*m.Layers]...)
 				work.nodes = append(work.nodes, tail)
@@ -447,19 +476,32 @@ func cacheLeaves(shape kernel.KVShape, c *Cache, offset, n int) (keys, values []
 		values[d] = vb[d*n*e:][:n*e]
 	}
 	pad := kernel.Pad(shape.ValueDim)
-	for p := range n {
-		page := c.Pages[p/PagePositions][offset:]
-		slot := p % PagePositions
-		keys[p] = kb[p*shape.KeyDim*e:][:shape.KeyDim*e]
-		for d := range shape.KeyDim {
-			copy(keys[p][d*e:][:e], page[((slot/16*shape.KeyDim+d)*16+slot%16)*e:])
+	for first := 0; first < n; first += PagePositions {
+		page := c.Pages[first/PagePositions][offset:]
+		count := min(PagePositions, n-first)
+		for i := range count {
+			keys[first+i] = kb[(first+i)*shape.KeyDim*e:][:shape.KeyDim*e]
+			for d := range shape.KeyDim {
+				elem(keys[first+i], d, page, (i/16*shape.KeyDim+d)*16+i%16, e)
+			}
 		}
-		v := page[(PagePositions*shape.KeyDim+slot*pad)*e:]
-		for d := range values {
-			copy(values[d][p*e:][:e], v[d*e:])
+		page = page[PagePositions*shape.KeyDim*e:]
+		for d, v := range values {
+			for i := range count {
+				elem(v, first+i, page, i*pad+d, e)
+			}
 		}
 	}
 	return keys, values
+}
+
+// elem copies element i of src, e bytes, to element j of dst.
+func elem(dst []byte, j int, src []byte, i, e int) {
+	if e == 2 {
+		binary.LittleEndian.PutUint16(dst[2*j:], binary.LittleEndian.Uint16(src[2*i:]))
+	} else {
+		binary.LittleEndian.PutUint32(dst[4*j:], binary.LittleEndian.Uint32(src[4*i:]))
+	}
 }
 
 // cacheBytes writes values that are already rounded in the cache's format.

@@ -44,7 +44,7 @@ func engineRoots(t *testing.T, n *Node, pages int) {
 		if res.Err != nil || len(res.Answer) != 50 {
 			t.Errorf("%+v", res)
 		}
-		return &audit.Run{Model: n.Ghost, Prompt: prompt, Answer: res.Answer, Sampling: r.Sampling, Trace: res.Trace}
+		return &audit.Run{Model: n.Ghost, Prompt: prompt, Answer: res.Answer, Sampling: r.Sampling, Trace: res.Trace, Outline: res.Outline}
 	}
 	runs := make([]*audit.Run, 5)
 	var wg sync.WaitGroup
@@ -81,6 +81,9 @@ func engineRoots(t *testing.T, n *Node, pages int) {
 		}
 		if !reflect.DeepEqual(root, r.Trace) {
 			t.Errorf("run %d: the engine commits to another root than the replay", i)
+		}
+		if root, err := r.Outline.Root(r.Prompt, r.Answer); err != nil || root != r.Trace {
+			t.Errorf("run %d: the outline leads to %v, %v", i, root, err)
 		}
 	}
 }

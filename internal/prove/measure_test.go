@@ -110,6 +110,9 @@ func TestMeasure(t *testing.T) {
 	if run.Trace, err = x.Root(); err != nil {
 		t.Fatal(err)
 	}
+	if run.Outline, err = x.Outline(); err != nil {
+		t.Fatal(err)
+	}
 	t.Logf("replay and root: %.2f s (cpu %.2f s)", time.Since(begin).Seconds(), (cpu() - used).Seconds())
 	for i, size := range []audit.Size{{Cells: 32, Tails: 4, Full: 1}, {Cells: 32, Tails: 4, Full: 1}, {Cells: 8, Tails: 2, Full: 1}} {
 		file := seal(t, run, size)

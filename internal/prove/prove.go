@@ -51,56 +51,87 @@ type Execution struct {
 	leaves    map[[2]int][][]byte
 	tails     map[int][][]byte
 	subroots  func() []merkle.Hash
+
+	mu    sync.Mutex
+	heads map[[2]int]*[2][][]byte // of the cache, by layer and key head: key rows, value columns
 }
 
 // Replay computes the trace of a run again. keep tells which layers of which
 // positions to hold for opening, keepTail the same for logits; either may be
 // nil.
 func (n *Node) Replay(run *audit.Run, keep func(pos, layer int) bool, keepTail func(pos int) bool) (*Execution, error) {
+	return n.replay(run, nil, keep, keepTail)
+}
+
+// replay is Replay. With the run's outline only the positions are hashed of
+// which something is kept; the others' roots are the outline's.
+func (n *Node) replay(run *audit.Run, outline *ghost.Outline, keep func(pos, layer int) bool, keepTail func(pos int) bool) (*Execution, error) {
 	if err := run.Check(); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	x := &Execution{node: n, run: run, layers: map[int][]merkle.Hash{}, leaves: map[[2]int][][]byte{}, tails: map[int][][]byte{}}
+	x := &Execution{node: n, run: run, layers: map[int][]merkle.Hash{}, leaves: map[[2]int][][]byte{}, tails: map[int][][]byte{}, heads: map[[2]int]*[2][][]byte{}}
 	total := run.Positions()
 	for range (total + model.PagePositions - 1) / model.PagePositions {
 		x.cache.Pages = append(x.cache.Pages, make([]byte, n.Model.PageBytes()))
 	}
-	tokens := append(append([]int32(nil), run.Prompt...), run.Answer...)[:total]
-	n.trace.Keep = nil
+	n.trace.Keep, n.trace.Only = nil, nil
 	if keep != nil {
 		n.trace.Keep = func(_, pos, layer int) bool { return keep(pos, layer) }
 	}
-	for at := 0; at < total; {
-		end, want := min(at+n.batch, total), model.None
-		if last := len(run.Prompt) - 1; at >= last {
-			end, want = min(at+min(n.batch, 32), total), model.All // logits are large
-		} else {
-			end = min(end, last)
+	logits := func(pos int) bool { return pos >= len(run.Prompt)-1 }
+	if outline != nil {
+		if len(outline.Positions) != total {
+			return nil, fmt.Errorf("an outline of %d positions for a run of %d", len(outline.Positions), total)
 		}
-		logits, err := n.state.Forward([]model.Segment{{Cache: &x.cache, Start: at, Tokens: tokens[at:end], Logits: want}})
-		if err != nil {
-			return nil, fmt.Errorf("replay positions %d to %d: %w", at, end, err)
-		}
-		for i := range end - at {
-			pos := at + i
-			x.positions = append(x.positions, n.trace.Root(i))
-			kept := false
+		touched := make([]bool, total)
+		answered := logits
+		for t := range touched {
 			for l := range n.Ghost.Layers {
-				if k := n.trace.TakeKept(0, pos, l); k != nil {
-					x.leaves[[2]int{pos, l}], kept = k, true
+				touched[t] = touched[t] || keep(t, l)
+			}
+			touched[t] = touched[t] || keepTail(t)
+		}
+		n.trace.Only = func(_, pos int) bool { return touched[pos] }
+		logits = func(pos int) bool { return answered(pos) && touched[pos] }
+	}
+	for at := 0; at < total; {
+		segs := n.next(run, &x.cache, at, logits)
+		out, err := n.state.Forward(segs)
+		if err != nil {
+			return nil, fmt.Errorf("replay positions from %d on: %w", at, err)
+		}
+		row := 0
+		for s, g := range segs {
+			for range g.Tokens {
+				pos := at + row
+				if outline != nil && !n.trace.Only(s, pos) {
+					x.positions = append(x.positions, outline.Positions[pos])
+					row++
+					continue
 				}
-			}
-			if want == model.All && keepTail != nil && keepTail(pos) {
-				x.tails[pos], kept = model.TailLeaves(logits[i]), true
-			}
-			if kept {
-				layers, tail := n.trace.LayerRoots(i)
-				x.layers[pos] = append(append([]merkle.Hash(nil), layers...), tail)
+				x.positions = append(x.positions, n.trace.Root(row))
+				kept := false
+				for l := range n.Ghost.Layers {
+					if k := n.trace.TakeKept(s, pos, l); k != nil {
+						x.leaves[[2]int{pos, l}], kept = k, true
+					}
+				}
+				if g.Logits == model.All {
+					if keepTail != nil && keepTail(pos) {
+						x.tails[pos], kept = model.TailLeaves(out[0]), true
+					}
+					out = out[1:]
+				}
+				if kept {
+					layers, tail := n.trace.LayerRoots(row)
+					x.layers[pos] = append(append([]merkle.Hash(nil), layers...), tail)
+				}
+				row++
 			}
 		}
-		at = end
+		at += row
 	}
 	x.subroots = sync.OnceValue(func() []merkle.Hash {
 		n.mu.Lock()
@@ -108,6 +139,36 @@ func (n *Node) Replay(run *audit.Run, keep func(pos, layer int) bool, keepTail f
 		return n.trace.CacheSubroots(n.team, &x.cache, total)
 	})
 	return x, nil
+}
+
+// mostLogits is how many positions of one pass may have logits, which are large.
+const mostLogits = 128
+
+// next cuts the positions of a run from at on into the segments of one pass:
+// those with logits, and those without.
+func (n *Node) next(run *audit.Run, cache *model.Cache, at int, logits func(pos int) bool) (segs []model.Segment) {
+	tokens := append(append([]int32(nil), run.Prompt...), run.Answer...)[:run.Positions()]
+	end := min(at+n.batch, len(tokens))
+	for wanted := 0; at < end && wanted < mostLogits; {
+		g := model.Segment{Cache: cache, Start: at}
+		if logits(at) {
+			g.Logits = model.All
+		}
+		for at < end && wanted < mostLogits && logits(at) == (g.Logits == model.All) {
+			if at++; g.Logits == model.All {
+				wanted++
+			}
+		}
+		g.Tokens = tokens[g.Start:at]
+		segs = append(segs, g)
+	}
+	return segs
+}
+
+// Outline is the run's trace down to the roots of its positions.
+func (x *Execution) Outline() (*ghost.Outline, error) {
+	cache, err := merkle.FromLeaves(append([]merkle.Hash(nil), x.subroots()...), hashmany.New()).Root()
+	return &ghost.Outline{Positions: append([]merkle.Hash(nil), x.positions...), Cache: cache}, err
 }
 
 // Root is the run's trace root.
@@ -138,7 +199,7 @@ func (n *Node) Open(run *audit.Run, ch audit.Challenge) (*Execution, error) {
 		return nil, err
 	}
 	layers, tails := ch.Touches(run)
-	return n.Replay(run, func(pos, layer int) bool { return layers[[2]int{pos, layer}] }, func(pos int) bool { return tails[pos] })
+	return n.replay(run, run.Outline, func(pos, layer int) bool { return layers[[2]int{pos, layer}] }, func(pos int) bool { return tails[pos] })
 }
 
 func (x *Execution) notKept(what string, t int) error {
@@ -162,16 +223,25 @@ func (x *Execution) Tail(t, leaf int) ([]byte, error) {
 	return x.tails[t][leaf], nil
 }
 
-// Key implements audit.Source.
-func (x *Execution) Key(layer, head, t int) ([]byte, error) {
-	k, _ := x.node.Model.CacheLeaves(&x.cache, layer, head, x.run.Positions())
-	return k[t], nil
+// head gives the key rows and the value columns of one layer and key head.
+func (x *Execution) head(layer, head int) *[2][][]byte {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	h := x.heads[[2]int{layer, head}]
+	if h == nil {
+		h = &[2][][]byte{}
+		h[0], h[1] = x.node.Model.CacheLeaves(&x.cache, layer, head, x.run.Positions())
+		x.heads[[2]int{layer, head}] = h
+	}
+	return h
 }
+
+// Key implements audit.Source.
+func (x *Execution) Key(layer, head, t int) ([]byte, error) { return x.head(layer, head)[0][t], nil }
 
 // Column implements audit.Source.
 func (x *Execution) Column(layer, head, dim int) ([]byte, error) {
-	_, v := x.node.Model.CacheLeaves(&x.cache, layer, head, x.run.Positions())
-	return v[dim], nil
+	return x.head(layer, head)[1][dim], nil
 }
 
 // Row implements audit.Source.
@@ -189,9 +259,7 @@ func (n *Node) row(tensor, row int) ([]byte, error) {
 
 func hashes(leaves [][]byte) []merkle.Hash {
 	h := make([]merkle.Hash, len(leaves))
-	for i, b := range leaves {
-		h[i] = merkle.HashLeaf(b)
-	}
+	hashmany.New().Leaves(h, leaves)
 	return h
 }
 
@@ -227,14 +295,12 @@ func (x *Execution) PositionRoots() ([]merkle.Hash, error) {
 
 // KeyHashes implements audit.Prover.
 func (x *Execution) KeyHashes(layer, head int) ([]merkle.Hash, error) {
-	k, _ := x.node.Model.CacheLeaves(&x.cache, layer, head, x.run.Positions())
-	return hashes(k), nil
+	return hashes(x.head(layer, head)[0]), nil
 }
 
 // ColumnHashes implements audit.Prover.
 func (x *Execution) ColumnHashes(layer, head int) ([]merkle.Hash, error) {
-	_, v := x.node.Model.CacheLeaves(&x.cache, layer, head, x.run.Positions())
-	return hashes(v), nil
+	return hashes(x.head(layer, head)[1]), nil
 }
 
 // CacheRoots implements audit.Prover.
@@ -262,7 +328,9 @@ func (n *Node) RowTree(tensor int) (*merkle.Tree, error) {
 		rows[i] = b
 	}
 	h := make([]merkle.Hash, len(rows))
-	hashmany.New().Leaves(h, rows)
+	n.team.Run(func(w *kernel.Worker) {
+		w.For(len(rows), 256, func(begin, end int) { hashmany.New().Leaves(h[begin:end], rows[begin:end]) })
+	})
 	t := merkle.FromLeaves(h, hashmany.New())
 	n.trees[tensor] = t
 	return t, nil

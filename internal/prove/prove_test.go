@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"testing"
 
@@ -123,6 +124,69 @@ func TestHonest(t *testing.T) {
 						t.Errorf("counts %+v", rep.Counts)
 					}
 				}
+			}
+		})
+	}
+}
+
+// With an outline only what is opened is hashed, and the proof is the same; with
+// a wrong one the proof is refused.
+func TestOutline(t *testing.T) {
+	for name, spec := range specs() {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, spec, kernel.Best(), 2, 30)
+			run := answer(t, n, prompt(6, 80), 50, arith.Sampling{})
+			x, err := n.Replay(run, nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := x.Outline()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if run.Trace, err = o.Root(run.Prompt, run.Answer); err != nil {
+				t.Fatal(err)
+			}
+			if root, err := x.Root(); err != nil || root != run.Trace {
+				t.Fatalf("the root is %v, that of the outline %v: %v", root, run.Trace, err)
+			}
+			ch := audit.Challenge{Seed: [32]byte{4}, Cells: 6, Tails: 5, Full: 2}
+			want, err := n.Prove(run, ch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			run.Outline = o
+			got, err := n.Prove(run, ch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Error("another proof with the outline")
+			}
+			if _, err := audit.Verify(run, ch, got); err != nil {
+				t.Error(err)
+			}
+			layers, tails := ch.Touches(run)
+			touched := map[int]bool{}
+			for k := range layers {
+				touched[k[0]] = true
+			}
+			maps.Copy(touched, tails)
+			for at := range o.Positions {
+				if touched[at] {
+					continue
+				}
+				o.Positions[at][3] ^= 1
+				if bad, err := n.Prove(run, ch); err != nil {
+					t.Error(err)
+				} else if _, err := audit.Verify(run, ch, bad); err == nil {
+					t.Errorf("accepted with another root of position %d", at)
+				}
+				break
+			}
+			o.Positions = o.Positions[1:]
+			if _, err := n.Prove(run, ch); err == nil {
+				t.Error("an outline of another length is accepted")
 			}
 		})
 	}
