@@ -71,7 +71,7 @@ func TestSpecificationFile(t *testing.T) {
 	if id := IDOf(b); !strings.Contains(text, "`"+id.String()+"`") || !strings.Contains(text, hex.EncodeToString(id[:])) {
 		t.Errorf("the page does not have the id %v, %x", id, id[:])
 	}
-	models := map[string]*Model{"dense.ghost": testModel(4, false), "mixture.ghost": testModel(5, true), "smallest.ghost": smallest()}
+	models := map[string]*Model{"dense.ghost": testModel(4, false), "mixture.ghost": testModel(5, true), "memory.ghost": memoryModel(6), "smallest.ghost": smallest()}
 	rows := regexp.MustCompile("(?m)^\\| `([a-z]+\\.ghost)` \\| (\\d+) \\| `(ghost1[a-z0-9]+)` \\|$").FindAllStringSubmatch(text, -1)
 	if len(rows) != len(models) {
 		t.Errorf("the table has %d rows", len(rows))
