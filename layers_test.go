@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"sat", "internal/gguf", "internal/jinja", "internal/constrain", "internal/kernel", "internal/hashmany"},
 	{"internal/quant", "internal/tokenizer", "internal/chat", "internal/tools", "internal/store", "internal/rowstore"},
 	{"ghost", "internal/synth", "internal/dialog"},
-	{"internal/model", "internal/rows", "internal/prompt"},
+	{"internal/model", "internal/rows", "internal/corpus", "internal/prompt"},
 	{"audit", "internal/train", "internal/engine", "internal/author", "internal/nostr", "internal/pay"},
 	{"internal/tales", "internal/selftest", "internal/bench", "internal/local", "internal/prove"},
 	{"internal/job", "internal/market"},
