@@ -127,6 +127,18 @@ func (p Path) Scale(x []float32, s float32) {
 	}
 }
 
+// Gate sets h to silu(g)·u. The slices have one length.
+func (p Path) Gate(h, g, u []float32) {
+	n := p.whole(len(h))
+	if n > 0 {
+		p.gateAsm(h[:n], g[:n], u[:n])
+	}
+	for i := n; i < len(h); i++ {
+		s := 1 / (1 + Exp(-g[i]))
+		h[i] = float32(float32(g[i]*s) * u[i])
+	}
+}
+
 // GateGrad is the gradient of h = silu(g)·u: from dh it writes dg and du. The
 // slices have one length; dg and du may be g, u or dh only where they are the
 // same slice from its start.

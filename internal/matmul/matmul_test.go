@@ -172,7 +172,21 @@ func TestGateGrad(t *testing.T) {
 				t.Fatalf("gradient at g=%g u=%g is %g, %g; want %g, %g", g[i], u[i], dg[i], du[i], wantG, wantU)
 			}
 		}
+		h := make([]float32, n)
+		Generic.Gate(h, g, u)
+		for i := range h {
+			if want := arith.SiLUMul(g[i], u[i]); math.Abs(float64(h[i]-want)) > 1e-6*(1+math.Abs(float64(want))) {
+				t.Fatalf("gate of %g and %g is %g, want %g", g[i], u[i], h[i], want)
+			}
+		}
 		for _, p := range Paths() {
+			gh := make([]float32, n)
+			p.Gate(gh, g, u)
+			for i := range gh {
+				if gh[i] != h[i] {
+					t.Fatalf("%v: gate %d of %d differs from plain Go", p, i, n)
+				}
+			}
 			gg, gu := make([]float32, n), make([]float32, n)
 			p.GateGrad(gg, gu, g, u, dh)
 			for i := range g {

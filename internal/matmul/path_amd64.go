@@ -55,3 +55,5 @@ func (p Path) scaleAsm(x []float32, s float32) { scaleAVX512(&x[0], s, len(x)/la
 func (p Path) axpyAsm(y, x []float32, a float32) { axpyAVX512(&y[0], &x[0], a, len(x)/lanes) }
 
 func (p Path) dotAsm(x, y []float32) float32 { return dotAVX512(&x[0], &y[0], len(x)/lanes) }
+
+func (p Path) gateAsm(h, g, u []float32) { gateAVX512(&h[0], &g[0], &u[0], len(h)/lanes) }

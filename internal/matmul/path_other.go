@@ -21,3 +21,5 @@ func (p Path) scaleAsm(x []float32, s float32)            { panic(noAssembly) }
 func (p Path) axpyAsm(y, x []float32, a float32) { panic(noAssembly) }
 
 func (p Path) dotAsm(x, y []float32) float32 { panic(noAssembly) }
+
+func (p Path) gateAsm(h, g, u []float32) { panic(noAssembly) }

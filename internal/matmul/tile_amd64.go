@@ -17,6 +17,9 @@ func largestAVX512(x *float32, n int) float32
 func expSumAVX512(x *float32, sub float32, n int) float32
 
 //go:noescape
+func gateAVX512(h *float32, gate *float32, up *float32, n int)
+
+//go:noescape
 func gateGradAVX512(dgate *float32, dup *float32, gate *float32, up *float32, dh *float32, n int)
 
 //go:noescape

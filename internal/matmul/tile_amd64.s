@@ -379,6 +379,60 @@ l:
 	MOVSS         X1, ret+24(FP)
 	RET
 
+// func gateAVX512(h *float32, gate *float32, up *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·gateAVX512(SB), NOSPLIT, $0-32
+	MOVQ         h+0(FP), AX
+	MOVQ         gate+8(FP), CX
+	MOVQ         up+16(FP), DX
+	MOVQ         n+24(FP), BX
+	VBROADCASTSS one<>+0(SB), Z0
+	VPBROADCASTD sign<>+0(SB), Z1
+
+l:
+	VMOVUPS      (CX), Z3
+	VPXORD       Z1, Z3, Z2
+	VBROADCASTSS expLo<>+0(SB), Z4
+	VMAXPS       Z4, Z2, Z2
+	VBROADCASTSS expHi<>+0(SB), Z4
+	VMINPS       Z4, Z2, Z2
+	VBROADCASTSS expMagic<>+0(SB), Z4
+	VMULPS.BCST  expLog2e<>+0(SB), Z2, Z5
+	VADDPS       Z4, Z5, Z5
+	VPSUBD       Z4, Z5, Z6
+	VSUBPS       Z4, Z5, Z5
+	VMULPS.BCST  expLn2hi<>+0(SB), Z5, Z4
+	VSUBPS       Z4, Z2, Z2
+	VMULPS.BCST  expLn2lo<>+0(SB), Z5, Z4
+	VSUBPS       Z4, Z2, Z2
+	VBROADCASTSS expC0<>+0(SB), Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  expC1<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  expC2<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  expC3<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  expC4<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  expC5<>+0(SB), Z4, Z4
+	VMULPS       Z2, Z4, Z4
+	VADDPS.BCST  expC6<>+0(SB), Z4, Z4
+	VPSLLD       $0x17, Z6, Z6
+	VPADDD       Z6, Z4, Z4
+	VADDPS       Z4, Z0, Z4
+	VDIVPS       Z4, Z0, Z2
+	VMULPS       Z2, Z3, Z2
+	VMULPS       (DX), Z2, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         $0x00000040, CX
+	ADDQ         $0x00000040, DX
+	ADDQ         $0x00000040, AX
+	DECQ         BX
+	JNZ          l
+	VZEROUPPER
+	RET
+
 // func gateGradAVX512(dgate *float32, dup *float32, gate *float32, up *float32, dh *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·gateGradAVX512(SB), NOSPLIT, $0-48
