@@ -22,6 +22,7 @@ import (
 	"github.com/geistnet/geist/internal/model"
 	"github.com/geistnet/geist/internal/synth"
 	"github.com/geistnet/geist/merkle"
+	"github.com/geistnet/geist/sat"
 )
 
 // specs are synthetic models of each family that synth makes.
@@ -46,6 +47,10 @@ func specs() map[string]synth.Spec {
 		"qwen3moe":   with("qwen3moe", "q4_1", experts),
 		"gemma3":     with("gemma3", "q8_0", func(s *synth.Spec) { s.Layers, s.HeadDim, s.Tied = 7, 32, true }),
 		"gemma2":     with("gemma2", "bf16", nil),
+		"geist": with("geist", "f16", func(s *synth.Spec) {
+			s.Layers, s.Tied = 3, true
+			s.Memory = &synth.Memory{Rules: []string{"hash", "product", ""}, HashHeads: 2, HashRows: 31, ProductHeads: 2, Keys: 11, KeyDim: 16, TopK: 4}
+		}),
 	}
 }
 
@@ -339,7 +344,43 @@ func (m *reference) heads(x []float32, w []float32, rope *arith.Rope, pos int) {
 }
 
 func (m *reference) dense(t *testing.T, h []float32, gate, up, down *ghost.Linear) []float32 {
-	g, u := m.mul(t, gate, h), m.mul(t, up, h)
+	return m.gated(t, h, gate, m.mul(t, up, h), down)
+}
+
+// memory is a memory block, with u as a client makes it of rows that it asked
+// for.
+func (m *reference) memory(t *testing.T, h []float32, y *ghost.Layer, ids []int32) []float32 {
+	x := &m.Tensors[y.Memory.Table]
+	table := &sat.Table{Root: x.Root, Rows: x.Rows, Format: x.Format, Cols: x.Cols}
+	in := sat.Input{Tokens: ids}
+	if rule := &m.Rules[y.Memory.Rule]; rule.Product != nil {
+		keys := &y.Memory.Keys
+		var rows []byte
+		for i := range keys.Rows {
+			rows = append(rows, m.row(keys.Tensor, keys.Row0+i)...)
+		}
+		in.Scores = make([]float32, rule.Product.KeyRows())
+		if !rule.Product.Scores(in.Scores, m.mul(t, &y.Memory.Query, h), m.Tensors[keys.Tensor].Format, rows, m.Eps) {
+			t.Fatal("a score is not finite")
+		}
+	}
+	selected, err := m.Rules[y.Memory.Rule].Select(table, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows [][]byte
+	for _, id := range selected.IDs {
+		rows = append(rows, m.row(y.Memory.Table, int(id)))
+	}
+	u, err := selected.Read(table, rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.gated(t, h, &y.Gate, u, &y.Down)
+}
+
+func (m *reference) gated(t *testing.T, h []float32, gate *ghost.Linear, u []float32, down *ghost.Linear) []float32 {
+	g := m.mul(t, gate, h)
 	for i := range g {
 		if m.Gate == ghost.GELU {
 			g[i] = arith.GELUMul(g[i], u[i])
@@ -394,6 +435,10 @@ func (m *reference) logits(t *testing.T, ids []int32) []float32 {
 			}
 			add(x, m.mul(t, &y.O, att), y.PostAttn, m.Eps)
 			h = m.norm(x, y.FFNNorm)
+			if y.Memory != nil {
+				add(x, m.memory(t, h, y, ids[:pos+1]), nil, 0)
+				continue
+			}
 			if y.Experts == nil {
 				add(x, m.dense(t, h, &y.Gate, &y.Up, &y.Down), y.PostFFN, m.Eps)
 				continue

@@ -261,28 +261,29 @@ func (b *bench) forward(ctx context.Context, run *Run, n int) error {
 	for mem := kv.Bytes(); len(mem) > 0; mem = mem[b.m.PageBytes():] {
 		cache.Pages = append(cache.Pages, mem[:b.m.PageBytes()])
 	}
-	pass := func(start int, tokens []int32) error {
+	pass := func(tokens []int32, start int) error { // of those from start on
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		_, err := s.Forward([]model.Segment{{Cache: cache, Start: start, Tokens: tokens, Logits: model.Last}})
+		_, err := s.Forward([]model.Segment{{Cache: cache, Start: start, Tokens: tokens[start:], Before: tokens[:start], Logits: model.Last}})
 		return err
 	}
 	begin := b.Now()
 	for at := 0; at < b.Prefill; at += batch {
-		if err := pass(at, b.prompt[at:min(at+batch, b.Prefill)]); err != nil {
+		if err := pass(b.prompt[:min(at+batch, b.Prefill)], at); err != nil {
 			return err
 		}
 	}
 	run.PrefillRounds = append(run.PrefillRounds, rate(b.Prefill, b.Now().Sub(begin)))
 
-	if err := pass(0, prompt(1, before, b.m.Vocab)); err != nil {
+	tokens := prompt(1, before, b.m.Vocab)
+	if err := pass(tokens, 0); err != nil {
 		return err
 	}
-	tokens := prompt(2, n, b.m.Vocab)
+	tokens = append(tokens, prompt(2, n, b.m.Vocab)...)
 	begin = b.Now()
 	for i := range n {
-		if err := pass(before+i, tokens[i:i+1]); err != nil {
+		if err := pass(tokens[:before+i+1], before+i); err != nil {
 			return err
 		}
 	}

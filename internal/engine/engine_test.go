@@ -158,7 +158,10 @@ func TestMixtureAndWindows(t *testing.T) {
 	moe.Arch, moe.Experts, moe.Used = "qwen3moe", 8, 3
 	gemma := tinySpec("f16")
 	gemma.Arch, gemma.Layers, gemma.Tied = "gemma3", 7, true
-	for _, spec := range []synth.Spec{moe, gemma} {
+	memory := tinySpec("f16")
+	memory.Arch, memory.Layers, memory.Tied = "geist", 3, true
+	memory.Memory = &synth.Memory{Rules: []string{"hash", "product", ""}, HashHeads: 2, HashRows: 31, ProductHeads: 2, Keys: 11, KeyDim: 16, TopK: 4}
+	for _, spec := range []synth.Spec{moe, gemma, memory} {
 		var want [][]int32
 		for _, p := range kernel.Paths() {
 			f := newFixture(t, spec, p, 2)

@@ -234,7 +234,7 @@ func (e *Engine) compose() {
 			} else if n == left {
 				want = model.Last
 			}
-			seg := model.Segment{Cache: &s.cache, Start: s.done, Tokens: s.history[s.done : s.done+n], Logits: want}
+			seg := model.Segment{Cache: &s.cache, Start: s.done, Tokens: s.history[s.done : s.done+n], Before: s.history[:s.done], Logits: want}
 			if n == left && s.hidden != nil {
 				seg.Logits, seg.Hidden = model.None, s.hidden
 			}

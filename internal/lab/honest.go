@@ -153,7 +153,7 @@ func (s *subject) answer(prompt []int32, length int, sampling arith.Sampling) (*
 	history := append([]int32(nil), prompt...)
 	at := 0
 	for i := range length {
-		out, err := st.Forward([]model.Segment{{Cache: &c, Start: at, Tokens: history[at:], Logits: model.Last}})
+		out, err := st.Forward([]model.Segment{{Cache: &c, Start: at, Tokens: history[at:], Before: history[:at], Logits: model.Last}})
 		if err != nil {
 			return nil, err
 		}

@@ -51,6 +51,12 @@ type Config struct {
 	// The family has no bias and no scale on its queries, keys and values, or
 	// on the matrices of its feed-forward blocks.
 	bareQKV, bareFFN bool
+
+	memory                    []string // rule of each block, "" where it is dense; nil: all are
+	hashOrders                []int
+	hashHeads                 int
+	productHeads, productTopK int
+	lookback                  int // tokens before a segment that hashed n-grams reach back to
 }
 
 // families are the supported architectures with what sets each apart.
@@ -62,6 +68,7 @@ var families = map[string]func(*Config, *meta){
 	"qwen3moe": func(c *Config, m *meta) { c.neox, c.headNorm, c.expertNorm = true, true, true },
 	"olmoe":    func(c *Config, m *meta) { c.neox, c.rowNorm, c.bareQKV, c.bareFFN = true, true, true, true },
 	"phi3":     func(c *Config, m *meta) { c.neox, c.bareFFN = true, true },
+	"geist":    func(c *Config, m *meta) { c.memoryRules(m) },
 	"gemma2": func(c *Config, m *meta) {
 		c.gemma(m, 2, 46)
 		c.window = m.count("attention.sliding_window", 4096, maxContext)

@@ -3,6 +3,8 @@ package model
 import (
 	"crypto/sha256"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -12,11 +14,13 @@ import (
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/tokenizer"
+	"github.com/geistnet/geist/sat"
 )
 
 // Describe says of the model in f all that a Ghost file says but the roots,
 // which are zero: it reads no weights but norms and biases. The result keeps
-// the rules of ghost.Model.Check. Of opt it uses Long.
+// the rules of ghost.Model.Check. Of opt it uses Long
+// and Memory.
 func Describe(f *gguf.File, opt Options) (*ghost.Model, error) {
 	l, err := plan(f, opt)
 	if err != nil {
@@ -131,6 +135,29 @@ func (d *describer) model(m *Model) {
 	g.Output = d.linear(&m.output)
 }
 
+// memory describes a memory block.
+func (d *describer) memory(g *ghost.Layer, y *layer) {
+	x := y.memory
+	g.Gate = d.linear(&y.gate)
+	rule := slices.IndexFunc(d.m.Rules, func(r sat.Rule) bool { return reflect.DeepEqual(r, x.rule) })
+	if rule < 0 {
+		rule = len(d.m.Rules)
+		d.m.Rules = append(d.m.Rules, x.rule)
+	}
+	g.Memory = &ghost.Memory{Rule: rule}
+	if p := x.rule.Product; p != nil {
+		g.Memory.Query, g.Memory.Keys = d.linear(&x.query), d.linear(&x.keys[0])
+		g.Memory.Keys.Rows = p.KeyRows() // of all heads and halves
+	}
+	if x.tensor != nil {
+		g.Memory.Table = d.tensor(x.tensor)
+	} else {
+		g.Memory.Table = len(d.m.Tensors)
+		d.m.Tensors = append(d.m.Tensors, ghost.Tensor{Name: x.name, Format: x.format, Rows: x.rows, Cols: x.cols})
+	}
+	g.Down = d.linear(&y.down)
+}
+
 func (d *describer) layer(g *ghost.Layer, y *layer, m *Model) {
 	qDim, kDim := m.Heads*m.KeyDim, m.KVHeads*m.KeyDim
 	if m.headNorm {
@@ -141,6 +168,10 @@ func (d *describer) layer(g *ghost.Layer, y *layer, m *Model) {
 	g.QNorm, g.KNorm = unpadded(y.qNorm, qDim), unpadded(y.kNorm, kDim)
 	g.Window = y.window
 	g.Q, g.K, g.V, g.O = d.linear(&y.q), d.linear(&y.k), d.linear(&y.v), d.linear(&y.o)
+	if y.memory != nil {
+		d.memory(g, y)
+		return
+	}
 	if y.experts == nil {
 		g.PostFFN = unpadded(y.postFFN, m.Dim)
 		g.Gate, g.Up, g.Down = d.linear(&y.gate), d.linear(&y.up), d.linear(&y.down)

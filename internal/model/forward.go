@@ -30,9 +30,12 @@ func (s *State) run(w *kernel.Worker) {
 		if s.trace != nil {
 			s.trace.attended(w, s, i)
 		}
-		if y.experts != nil {
+		switch {
+		case y.experts != nil:
 			s.moe(w, y)
-		} else {
+		case y.memory != nil:
+			s.memoryBlock(w, y, i)
+		default:
 			s.feedForward(w, y)
 		}
 		if s.trace != nil {

@@ -60,6 +60,10 @@ func tinySpecs() []synth.Spec {
 		with("qwen3moe", func(s *synth.Spec) { s.Experts, s.Used = 2, 2 }),
 		with("gemma2", func(s *synth.Spec) { s.HeadDim = 10 }),
 		with("llama", func(s *synth.Spec) { s.Dim, s.FF, s.Type = 256, 256, "q4_k" }),
+		with("geist", func(s *synth.Spec) {
+			s.Layers, s.Tied = 3, true
+			s.Memory = &synth.Memory{Rules: []string{"hash", "", "product"}, HashHeads: 1, HashRows: 3, ProductHeads: 2, Keys: 3, KeyDim: 32, TopK: 9}
+		}),
 	}
 }
 
@@ -195,7 +199,7 @@ func forward(t *testing.T, m *Model) {
 	ids := []int32{0, int32(m.Vocab - 1), 0}
 	out, err := s.Forward([]Segment{{Cache: c, Tokens: ids, Logits: All}})
 	if err == nil {
-		_, err = s.Forward([]Segment{{Cache: c, Start: 3, Tokens: ids[:1], Logits: Last}})
+		_, err = s.Forward([]Segment{{Cache: c, Start: 3, Tokens: ids[:1], Before: ids, Logits: Last}})
 	}
 	if err == nil && len(out) != 3 || err != nil && !errors.Is(err, ErrVoid) {
 		t.Fatalf("%v: %d logits, error %v", m.Path, len(out), err)
@@ -215,7 +219,7 @@ func TestHostile(t *testing.T) {
 	}{
 		{"whole", 0, func(*parts) {}, ""},
 		{"no architecture", 0, func(p *parts) { p.remove("general.architecture") }, "general.architecture is missing"},
-		{"unknown architecture", 0, set("general.architecture", gguf.ValueOf("mamba")), `architecture "mamba" is not supported; supported are gemma2, gemma3, llama,`},
+		{"unknown architecture", 0, set("general.architecture", gguf.ValueOf("mamba")), `architecture "mamba" is not supported; supported are geist, gemma2, gemma3, llama,`},
 		{"adapter", 0, set("general.type", gguf.ValueOf("adapter")), "merge it into its model first"},
 		{"part of a model", 0, set("split.count", gguf.ValueOf(uint16(3))), "this is part 1 of 3 of a model"},
 		{"no weights", 0, func(p *parts) { p.tensors = nil }, "no weights"},
@@ -274,6 +278,25 @@ func TestHostile(t *testing.T) {
 		{"window of one", 2, set("gemma3.attention.sliding_window", u(1)), ""},
 		{"period of one", 2, set("gemma3.attention.sliding_window_pattern", u(1)), ""},
 		{"cap", 4, set("gemma2.attn_logit_softcapping", fl(1e-30)), "attn_logit_softcapping is 1e-30"},
+		{"rules for other blocks", 6, set("geist.memory.rule", gguf.ArrayOf([]string{"hash", "product"})), "does not have a text for each of 3 blocks"},
+		{"rules in numbers", 6, set("geist.memory.rule", gguf.ArrayOf([]int32{1, 2, 3})), "does not have a text for each of 3 blocks"},
+		{"unknown rule", 6, set("geist.memory.rule", gguf.ArrayOf([]string{"hash", "", "sorted"})), `the rule of block 2 is "sorted"`},
+		{"no rules", 6, func(p *parts) { p.remove("geist.memory.rule") }, `"blk.0.ffn_up.weight" is missing`},
+		{"rule of another block", 6, set("geist.memory.rule", gguf.ArrayOf([]string{"product", "", "product"})), `"blk.0.memory_keys.weight" is missing`},
+		{"no orders", 6, func(p *parts) { p.remove("geist.memory.hash.orders") }, "geist.memory.hash.orders is missing"},
+		{"orders descend", 6, set("geist.memory.hash.orders", gguf.ArrayOf([]int32{3, 2})), "n-grams of 2 tokens follow those of 3"},
+		{"one order", 6, set("geist.memory.hash.orders", gguf.ArrayOf([]int32{3})), "expected 6, of which 1 make 32 values"},
+		{"long n-grams", 6, set("geist.memory.hash.orders", gguf.ArrayOf([]int64{2, 1 << 40})), "geist.memory.hash.orders has 1099511627776"},
+		{"longest n-grams", 6, set("geist.memory.hash.orders", gguf.ArrayOf([]int32{1, 16})), ""},
+		{"no heads", 6, set("geist.memory.hash.heads", u(0)), "geist.memory.hash.heads is 0"},
+		{"other heads", 6, set("geist.memory.product.heads", u(3)), "which are no sub-keys of 3 heads"},
+		{"more rows than pairs", 6, set("geist.memory.product.topk", u(10)), "the number of rows of a head is 10; it must be between 1 and 9"},
+		{"no table", 6, func(p *parts) { p.drop("blk.0.memory.weight") }, `"blk.0.memory.weight" is missing`},
+		{"short table", 6, func(p *parts) { p.tensor("blk.2.memory.weight").Dims[1] = 8 }, "has 8 rows of 32; expected 9, of which 1 make 32 values"},
+		{"odd table", 6, func(p *parts) { p.tensor("blk.0.memory.weight").Dims[1] = 7 }, "has 7 rows of 16; expected 6"},
+		{"no queries", 6, func(p *parts) { p.drop("blk.2.memory_query.weight") }, `"blk.2.memory_query.weight" is missing`},
+		{"rows in blocks", 6, func(p *parts) { p.tensor("blk.2.memory.weight").Format = arith.Q8_0 }, ""},
+		{"memory and experts", 6, func(p *parts) { p.set("geist.expert_count", u(2)); p.set("geist.expert_used_count", u(1)) }, "has no experts"},
 		{"tensor of another model", 0, func(p *parts) {
 			p.tensors = append(p.tensors, gguf.TensorInfo{Name: "blk.7.attn_norm.weight", Dims: []uint64{32}, Format: arith.F32})
 		}, "1 tensors are unknown to the llama architecture and would be left out: blk.7.attn_norm.weight"},
@@ -308,6 +331,9 @@ func TestOddShapes(t *testing.T) {
 		} {
 			spec := spec
 			spec.Dim, spec.Heads, spec.KVHeads, spec.HeadDim, spec.FF = d.dim, d.heads, d.kv, d.head, d.ff
+			if spec.Memory != nil {
+				spec.FF *= 2 // rows of two orders
+			}
 			t.Run(fmt.Sprint(i, d), func(t *testing.T) {
 				p := tiny(t, spec)
 				f, err := p.file()
@@ -321,7 +347,7 @@ func TestOddShapes(t *testing.T) {
 			})
 		}
 	}
-	if ran != 36 && !t.Failed() {
+	if ran != 42 && !t.Failed() {
 		t.Errorf("%d shapes ran", ran)
 	}
 }
@@ -336,6 +362,7 @@ func (p *parts) mutate(data []byte) {
 		"rope.scale_linear", "attention.sliding_window", "attention.sliding_window_pattern", "attention.temperature_scale",
 		"attn_logit_softcapping", "final_logit_softcapping", "expert_weights_scale", "expert_count", "expert_used_count",
 		"expert_feed_forward_length", "rope.freq_base_swa", "attention.key_length", "attention.value_length",
+		"memory.rule", "memory.hash.orders", "memory.hash.heads", "memory.product.heads", "memory.product.topk",
 	}
 	tensors := []string{"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight", "output.bias", "blk.0.attn_q.bias", "blk.0.attn_qkv.weight", "blk.0.ffn_gate_inp.weight", "blk.0.attn_q_norm.weight", "blk.0.ffn_up.scale", "cls.output.weight", "\x1b[2J"}
 	at := 0
@@ -354,7 +381,9 @@ func (p *parts) mutate(data []byte) {
 		}
 	}
 	value := func() gguf.Value {
-		switch next(5) {
+		switch next(6) {
+		case 5:
+			return gguf.ArrayOf([][]string{{}, {"hash"}, {"product", "hash", ""}, {"", "", "product"}}[next(4)])
 		case 0:
 			return gguf.ValueOf(numbers[next(len(numbers))])
 		case 1:

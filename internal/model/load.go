@@ -35,7 +35,8 @@ type layer struct {
 	gate, up, down    linear
 	router            linear
 	experts           []expert
-	window            int // 0: sees everything
+	memory            *memory // in place of up; nil: none
+	window            int     // 0: sees everything
 	rope              *arith.Rope
 }
 
@@ -53,6 +54,7 @@ type Model struct {
 	arena  *arena.Arena  // nil in a plan
 	file   *gguf.File    // of embed
 	size   int           // of the packed weights
+	memory Memory        // of tables that are not in the file; may be nil
 	// Ignored names tensors that the file holds and the arithmetic does not
 	// use, each with the reason.
 	Ignored map[string]string
@@ -66,6 +68,8 @@ type Options struct {
 	// Long chooses the factors for long contexts in models that have two sets
 	// (LongRoPE). It changes the model's answers and so is part of its identity.
 	Long bool
+	// Memory has the rows of memory blocks; nil: the file has them.
+	Memory Memory
 	// Progress is called now and then with the bytes packed so far.
 	Progress func(done, total int64)
 	// Abort, if not nil, is asked between matrices; an error ends Load with it.
@@ -338,6 +342,10 @@ func (l *loader) layer(y *layer, i int) {
 	l.linear(&y.o, p+"attn_output", c.Dim, c.Heads*c.ValDim, true, false)
 	if c.Experts > 0 && l.f.Tensor(p+"ffn_gate_inp.weight") != nil {
 		l.moe(y, p)
+		return
+	}
+	if c.memory != nil && c.memory[i] != "" {
+		l.memory(y, i, p)
 		return
 	}
 	if c.Arch == "phi3" {

@@ -32,6 +32,9 @@ type Segment struct {
 	Cache  *Cache
 	Start  int // position of the first token; earlier ones are in the cache
 	Tokens []int32
+	// Before has the tokens before Start, or as many of the last of them as
+	// Model.Lookback says. It may be nil where that is 0.
+	Before []int32
 	Logits Want
 	// Hidden, if not nil, receives the last token's final state after the
 	// output norm: Dim values.
@@ -47,7 +50,7 @@ type State struct {
 	rows         []row // of the current batch
 	segs         []Segment
 	void         atomic.Bool
-	lost         atomic.Pointer[error] // an embedding that could not be read
+	lost         atomic.Pointer[error] // an embedding or a row that could not be read
 	want         []int                 // rows that want logits
 	pairs        []pair
 	pairOf       []int // [row][choice] index in pairs, ascending experts
@@ -64,6 +67,7 @@ type State struct {
 	tmp                                      [][]float32 // [member]
 	tiles                                    []tile
 	experts                                  []expertBatch
+	recall                                   recall
 
 	trace  *Trace
 	keepMu sync.Mutex // guards trace.kept
@@ -93,7 +97,8 @@ func (m *Model) NewState(team *kernel.Team, most int) *State {
 	s.private = make([]kernel.Input, team.Size())
 	s.scratch = make([]kernel.Attention, team.Size())
 	s.tmp = make([][]float32, team.Size())
-	widest := max(m.Dim, m.Heads*m.KeyDim, m.FF)
+	s.newRecall()
+	widest := max(m.Dim, m.Heads*m.KeyDim, m.FF, s.recall.strideQ)
 	for i := range s.tmp {
 		s.tmp[i] = make([]float32, kernel.Pad(widest))
 	}
@@ -129,7 +134,7 @@ func (m *Model) StateBytes(most, outputs int) int64 {
 		wide = m.ExpertsUsed
 	}
 	per := 4 * (m.strideX()*(2+wide) + m.strideQ() + m.strideK() + m.strideV() + m.strideA() + 2*wide*m.strideF())
-	per += 2 * (m.Dim + m.FF*wide) // quantised inputs
+	per += 2*(m.Dim+m.FF*wide) + m.recallBytes() // quantised inputs
 	return int64(most)*int64(per) + int64(outputs)*int64(4*kernel.Pad(m.Vocab))
 }
 
@@ -165,6 +170,10 @@ func (s *State) Forward(segs []Segment) ([][]float32, error) {
 		if end := g.Start + len(g.Tokens); len(g.Cache.Pages)*PagePositions < end {
 			return nil, fmt.Errorf("segment %d ends at position %d beyond its %d pages", i, end, len(g.Cache.Pages))
 		}
+		if len(g.Before) < min(g.Start, m.lookback) {
+			return nil, fmt.Errorf("segment %d begins at position %d and knows %d tokens before it; expected %d or more of them",
+				i, g.Start, len(g.Before), min(g.Start, m.lookback))
+		}
 		s.logitsWanted = s.logitsWanted || g.Logits != None
 		for t, id := range g.Tokens {
 			if id < 0 || int(id) >= m.Vocab {
@@ -187,6 +196,9 @@ func (s *State) Forward(segs []Segment) ([][]float32, error) {
 		s.logits = make([]float32, n)
 	}
 	s.planAttention()
+	if err := s.hashes(); err != nil {
+		return nil, err
+	}
 	s.void.Store(false)
 	s.lost.Store(nil)
 	if s.trace != nil {

@@ -4,7 +4,8 @@ import "github.com/geistnet/geist/internal/kernel"
 
 // ReadBytes is what decoding one token at position pos reads of the packed
 // weights and of the KV cache: every matrix once, of a mixture the router and
-// the experts that one token is sent to, and the keys and values of all
+// the experts that one token is sent to, of a memory block the rows that one
+// token reads, and the keys and values of all
 // positions that each layer sees, pos included. Norms, biases and the token's
 // embedding are left out.
 func (m *Model) ReadBytes(pos int) (weights, cache int64) {
@@ -23,6 +24,13 @@ func (m *Model) ReadBytes(pos int) (weights, cache int64) {
 		for e := range min(m.ExpertsUsed, len(y.experts)) {
 			x := &y.experts[e]
 			add(&x.gate, &x.up, &x.down)
+		}
+		if x := y.memory; x != nil {
+			add(&x.query)
+			for h := range x.keys {
+				add(&x.keys[h])
+			}
+			weights += int64(x.count()) * int64(x.format.RowBytes(x.cols))
 		}
 		seen := pos + 1
 		if y.window > 0 {

@@ -150,7 +150,7 @@ func (n *Node) next(run *audit.Run, cache *model.Cache, at int, logits func(pos 
 	tokens := append(append([]int32(nil), run.Prompt...), run.Answer...)[:run.Positions()]
 	end := min(at+n.batch, len(tokens))
 	for wanted := 0; at < end && wanted < mostLogits; {
-		g := model.Segment{Cache: cache, Start: at}
+		g := model.Segment{Cache: cache, Start: at, Before: tokens[:at]}
 		if logits(at) {
 			g.Logits = model.All
 		}

@@ -52,7 +52,7 @@ func answer(t testing.TB, n *Node, prompt []int32, length int, s arith.Sampling)
 	var sampler arith.Sampler
 	at := 0
 	for i := range length {
-		out, err := st.Forward([]model.Segment{{Cache: &c, Start: at, Tokens: history[at:], Logits: model.Last}})
+		out, err := st.Forward([]model.Segment{{Cache: &c, Start: at, Tokens: history[at:], Before: history[:at], Logits: model.Last}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -49,6 +49,13 @@ func subjects() []subject {
 	for _, kind := range []string{"q2_k", "q3_k", "q5_k", "q6_k", "q4_k_m"} {
 		add("llama", kind, wide)
 	}
+	memory := base
+	memory.Layers, memory.Tied, memory.FF = 3, true, 288
+	memory.Memory = &synth.Memory{
+		Rules: []string{"hash", "product", ""}, HashHeads: 2, HashRows: 101, ProductHeads: 2, Keys: 19, KeyDim: 32, TopK: 5,
+	}
+	add("geist", "f16", memory)
+	add("geist", "q8_0", memory)
 	return list
 }
 

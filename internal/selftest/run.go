@@ -119,7 +119,9 @@ func (t *trace) together(m *model.Model, team *kernel.Team, w workload, first, c
 			if chunk > 0 {
 				n = min(n, chunk)
 			}
-			segs = append(segs, model.Segment{Cache: &caches[i], Start: done[i], Tokens: history[i][done[i] : done[i]+n], Logits: model.All})
+			segs = append(segs, model.Segment{
+				Cache: &caches[i], Start: done[i], Tokens: history[i][done[i] : done[i]+n], Before: history[i][:done[i]], Logits: model.All,
+			})
 			who = append(who, i)
 		}
 		if len(segs) == 0 {

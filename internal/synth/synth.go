@@ -31,9 +31,33 @@ type Spec struct {
 	Context int
 	Tied    bool // no output matrix of its own
 	Seed    uint64
+	// Of the architecture geist, else zero: what its memory blocks are made of.
+	Memory *Memory
 	// Type is a format ("q8_0", "f32", …) or "q4_k_m", the usual mixture of
 	// Q4_K and Q6_K.
 	Type string
+}
+
+// Memory is the shape of memory blocks. N-grams have 2 and 3 tokens.
+type Memory struct {
+	Rules        []string // of the blocks, "", "hash" or "product"; repeated from the first on
+	HashHeads    int
+	HashRows     int // of an order and head
+	ProductHeads int
+	Keys         int // sub-keys of a half
+	KeyDim       int // values of a half query
+	TopK         int
+}
+
+// orders are the lengths of n-grams.
+func orders() []int32 { return []int32{2, 3} }
+
+// rule is the rule of a block.
+func (s Spec) rule(block int) string {
+	if s.Memory == nil {
+		return ""
+	}
+	return s.Memory.Rules[block%len(s.Memory.Rules)]
 }
 
 // Presets are the named sizes.
@@ -44,7 +68,10 @@ var Presets = map[string]Spec{
 	"1.1b": {Dim: 2048, Layers: 22, Heads: 32, KVHeads: 4, FF: 5632, Vocab: 32000, Context: 4096},
 	"3b":   {Dim: 3072, Layers: 28, Heads: 24, KVHeads: 8, FF: 8192, Vocab: 32000, Context: 4096},
 	"8b":   {Dim: 4096, Layers: 32, Heads: 32, KVHeads: 8, FF: 14336, Vocab: 32000, Context: 8192},
-	"moe":  {Dim: 1024, Layers: 12, Heads: 16, KVHeads: 4, FF: 1024, Experts: 16, Used: 4, Vocab: 32000, Context: 4096},
+	"tales": {Arch: "geist", Dim: 256, Layers: 6, Heads: 8, KVHeads: 4, FF: 1024, Vocab: 4096, Context: 512, Tied: true, Memory: &Memory{
+		Rules: []string{"", "hash", "product"}, HashHeads: 4, HashRows: 16384, ProductHeads: 4, Keys: 128, KeyDim: 64, TopK: 16,
+	}},
+	"moe": {Dim: 1024, Layers: 12, Heads: 16, KVHeads: 4, FF: 1024, Experts: 16, Used: 4, Vocab: 32000, Context: 4096},
 }
 
 // PresetNames lists the keys of Presets.
@@ -130,11 +157,21 @@ func (s Spec) tensors() ([]tensor, error) {
 			layer("ffn_gate_exps", inv(s.Dim), d, ff, e)
 			layer("ffn_up_exps", inv(s.Dim), d, ff, e)
 			layer("ffn_down_exps", inv(s.FF), ff, d, e)
-		} else {
-			layer("ffn_gate", inv(s.Dim), d, ff)
-			layer("ffn_up", inv(s.Dim), d, ff)
-			layer("ffn_down", inv(s.FF), ff, d)
+			continue
 		}
+		layer("ffn_gate", inv(s.Dim), d, ff)
+		switch x := s.Memory; s.rule(i) {
+		case "hash":
+			n := len(orders()) * x.HashHeads
+			layer("memory", 1, ff/uint64(n), uint64(n)*uint64(x.HashRows))
+		case "product":
+			layer("memory_query", inv(s.Dim), d, uint64(2*x.ProductHeads*x.KeyDim))
+			layer("memory_keys", inv(x.KeyDim), uint64(x.KeyDim), uint64(2*x.ProductHeads*x.Keys))
+			layer("memory", 1, ff, uint64(x.Keys)*uint64(x.Keys))
+		default:
+			layer("ffn_up", inv(s.Dim), d, ff)
+		}
+		layer("ffn_down", inv(s.FF), ff, d)
 	}
 	add("output_norm.weight", "output_norm", 0, 0, d)
 	if !s.Tied {
@@ -152,6 +189,12 @@ func (s *Spec) fill() error {
 	}
 	if s.HeadDim == 0 {
 		s.HeadDim = s.Dim / s.Heads
+	}
+	if x := s.Memory; x != nil {
+		if s.Arch != "geist" || len(x.Rules) == 0 || x.HashHeads < 1 || x.HashRows < 1 || x.ProductHeads < 1 || x.Keys < 1 || x.KeyDim < 1 || x.TopK < 1 ||
+			s.FF%(len(orders())*x.HashHeads) != 0 || s.Experts > 0 {
+			return fmt.Errorf("memory of the shape %+v does not make a model of architecture %q", *x, s.Arch)
+		}
 	}
 	if s.Layers < 1 || s.KVHeads < 1 || s.Heads%s.KVHeads != 0 || s.HeadDim%2 != 0 || s.FF < 1 || s.Vocab < 300 || s.Context < 1 || s.Used > s.Experts {
 		return fmt.Errorf("the shape %+v does not make a model", *s)
@@ -181,6 +224,17 @@ func (s Spec) meta() []gguf.KV {
 		num("expert_count", s.Experts)
 		num("expert_used_count", s.Used)
 		num("expert_feed_forward_length", s.FF)
+	}
+	if x := s.Memory; x != nil {
+		rules := make([]string, s.Layers)
+		for i := range rules {
+			rules[i] = s.rule(i)
+		}
+		kv = append(kv, gguf.KV{Key: s.Arch + ".memory.rule", Value: gguf.ArrayOf(rules)},
+			gguf.KV{Key: s.Arch + ".memory.hash.orders", Value: gguf.ArrayOf(orders())})
+		num("memory.hash.heads", x.HashHeads)
+		num("memory.product.heads", x.ProductHeads)
+		num("memory.product.topk", x.TopK)
 	}
 	if strings.HasPrefix(s.Arch, "gemma") {
 		num("attention.sliding_window", 96)
