@@ -90,10 +90,8 @@ type Ask struct {
 	Quant     string   `json:"quantisation"`
 	Context   int      `json:"context"` // tokens
 
-	Input       Price `json:"input_msat_per_million"`
-	Output      Price `json:"output_msat_per_million"`
-	RequestMsat int64 `json:"request_msat"` // per request
-	MinMsat     int64 `json:"min_msat"`     // the least total of a request
+	Input  Price `json:"input_msat_per_million"`
+	Output Price `json:"output_msat_per_million"`
 
 	Capacity  int         `json:"capacity"`  // concurrent requests
 	Endpoints []string    `json:"endpoints"` // base URLs, in the provider's order
@@ -103,10 +101,7 @@ type Ask struct {
 }
 
 // Cost is what a request of so many tokens costs at this ask, in millisatoshi.
-func (a *Ask) Cost(input, output int) int64 {
-	c := add(a.RequestMsat, add(a.Input.Cost(input), a.Output.Cost(output)))
-	return max(c, a.MinMsat)
-}
+func (a *Ask) Cost(input, output int) int64 { return cost(a.Input, input, a.Output, output) }
 
 // Event is the ask as an event to sign. It refuses what ParseAsk would.
 func (a *Ask) Event(k Kinds) (*nostr.Event, error) {
@@ -116,12 +111,6 @@ func (a *Ask) Event(k Kinds) (*nostr.Event, error) {
 		{"price", a.Input.String(), "msat", "input-token"},
 		{"price", a.Output.String(), "msat", "output-token"},
 	}}
-	if a.RequestMsat != 0 {
-		e.Tags = append(e.Tags, nostr.Tag{"price", strconv.FormatInt(a.RequestMsat, 10), "msat", "per-request"})
-	}
-	if a.MinMsat != 0 {
-		e.Tags = append(e.Tags, nostr.Tag{"min", strconv.FormatInt(a.MinMsat, 10), "msat"})
-	}
 	e.Tags = append(e.Tags, nostr.Tag{"capacity", strconv.Itoa(a.Capacity), "concurrent"})
 	for _, u := range a.Endpoints {
 		e.Tags = append(e.Tags, nostr.Tag{"endpoint", u})
@@ -191,11 +180,7 @@ func readAsk(e *nostr.Event, k Kinds) (*Ask, error) {
 		a.ModelName, a.Quant = t.clean("model", m[1]), t.clean("model", m[2])
 		a.Context = int(t.within("model", m[3], 1, maxContext))
 	}
-	a.Input, a.Output, a.RequestMsat = t.prices("price", true)
-	if m := t.maybe("min", 3); m != nil {
-		a.MinMsat = t.within("min", m[1], 0, maxMsat)
-		t.unit("min", m[2], "msat")
-	}
+	a.Input, a.Output = t.prices("price")
 	if m := t.one("capacity", 3); m != nil {
 		a.Capacity = int(t.within("capacity", m[1], 0, 65535))
 		t.unit("capacity", m[2], "concurrent")
@@ -370,8 +355,9 @@ func (t *tags) model(tag string) ghost.ID {
 	return id
 }
 
-// prices reads two prices per token and, if asked, one per request.
-func (t *tags) prices(tag string, request bool) (in, out Price, each int64) {
+// prices reads the two prices per token. A price for anything else is one that
+// the reader would not know how to pay.
+func (t *tags) prices(tag string) (in, out Price) {
 	seen := map[string]bool{}
 	for _, x := range t.e.Tags {
 		if len(x) == 0 || x[0] != tag {
@@ -391,13 +377,9 @@ func (t *tags) prices(tag string, request bool) (in, out Price, each int64) {
 			in, err = ParsePrice(x[1])
 		case "output-token":
 			out, err = ParsePrice(x[1])
-		case "per-request":
-			if !request {
-				continue
-			}
-			each, err = decimal(x[1], maxRequest)
 		default:
-			continue
+			t.fail(refuse(BadTag, "%s for %.40q is not known", tag, x[3]))
+			return
 		}
 		seen[x[3]] = true
 		if errors.Is(err, errRange) {
@@ -411,7 +393,7 @@ func (t *tags) prices(tag string, request bool) (in, out Price, each int64) {
 			t.fail(refuse(MissingTag, "no tag %q for %q", tag, want))
 		}
 	}
-	return in, out, each
+	return in, out
 }
 
 // ParseModel reads a model id: its text form, or 64 hex digits.

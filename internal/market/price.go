@@ -13,7 +13,6 @@ type Price int64
 const (
 	perMillion = 1_000_000
 	maxPrice   = 1_000_000 * perMillion // a thousand satoshi per token
-	maxRequest = 1_000_000_000          // msat per request
 	maxMsat    = 2_100_000_000_000_000_000
 )
 
@@ -54,14 +53,15 @@ func (p Price) String() string {
 	return s
 }
 
-// Cost is the charge in millisatoshi for a number of tokens, rounded up. It
-// saturates at the most that there can be.
-func (p Price) Cost(tokens int) int64 {
-	if p <= 0 || tokens <= 0 {
-		return 0
-	}
-	hi, lo := bits.Mul64(uint64(p), uint64(tokens))
-	lo, carry := bits.Add64(lo, perMillion-1, 0)
+// cost is the charge in millisatoshi for so many tokens at two prices, the sum
+// rounded up once. It saturates at the most that there can be.
+func cost(in Price, input int, out Price, output int) int64 {
+	part := func(p Price, n int) (hi, lo uint64) { return bits.Mul64(uint64(max(0, p)), uint64(max(0, n))) }
+	ah, al := part(in, input)
+	bh, bl := part(out, output)
+	lo, carry := bits.Add64(al, bl, 0)
+	hi, _ := bits.Add64(ah, bh, carry) // each below 2⁶²
+	lo, carry = bits.Add64(lo, perMillion-1, 0)
 	if hi += carry; hi >= perMillion {
 		return maxMsat
 	}

@@ -189,8 +189,6 @@ func (w *Wish) exclude(o *Ranked) (Reason, string) {
 		return PriceAboveMax, not("%v msat per input token, at most %v", a.Input, *w.MaxInput)
 	case w.MaxOutput != nil && a.Output > *w.MaxOutput:
 		return PriceAboveMax, not("%v msat per output token, at most %v", a.Output, *w.MaxOutput)
-	case w.MaxRequest != nil && a.RequestMsat > *w.MaxRequest:
-		return PriceAboveMax, not("%d msat per request, at most %d", a.RequestMsat, *w.MaxRequest)
 	case w.MaxCostMsat > 0 && o.CostMsat > w.MaxCostMsat:
 		return CostAboveMax, not("%d msat for the request, at most %d", o.CostMsat, w.MaxCostMsat)
 	case st.OwnAudits > 0:

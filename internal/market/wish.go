@@ -60,11 +60,13 @@ type Preferences struct {
 	Quantizations []string // any of them, whatever the case; empty: any
 	MaxInput      *Price   // max_price.prompt
 	MaxOutput     *Price   // max_price.completion
-	MaxRequest    *int64   // max_price.request, msat
 	Sort          Sort
 }
 
-const maxListed = 256 // providers in one list
+const (
+	maxListed   = 256           // providers in one list
+	maxTimeMsat = 1_000_000_000 // msat for a second
+)
 
 // ParsePreferences reads a request's "provider" object. Prices there are numbers
 // with at most three digits after the point: satoshi per million tokens for
@@ -115,7 +117,7 @@ func ParsePreferences(b []byte) (Preferences, error) {
 	}{
 		{"prompt", func(n int64) { v := Price(n); p.MaxInput = &v }},
 		{"completion", func(n int64) { v := Price(n); p.MaxOutput = &v }},
-		{"request", func(n int64) { p.MaxRequest = &n }},
+		{"request", func(int64) {}}, // no ask has a price per request
 	} {
 		raw, ok := w.MaxPrice[m.name]
 		if !ok {
@@ -177,8 +179,8 @@ func (w *Wish) Check() error {
 		return fmt.Errorf("wish: %d input and %d output tokens, must be 0 to %d", w.InputTokens, w.OutputTokens, maxContext)
 	case w.ExplorePermille < 0 || w.ExplorePermille > 1000:
 		return fmt.Errorf("wish: exploration of %d in a thousand", w.ExplorePermille)
-	case w.TimeMsat < 0 || w.TimeMsat > maxRequest:
-		return fmt.Errorf("wish: a second is worth %d msat, must be 0 to %d", w.TimeMsat, maxRequest)
+	case w.TimeMsat < 0 || w.TimeMsat > maxTimeMsat:
+		return fmt.Errorf("wish: a second is worth %d msat, must be 0 to %d", w.TimeMsat, maxTimeMsat)
 	case w.MinGrade != "" && rankOf(w.MinGrade) < 0:
 		return fmt.Errorf("wish: grade %.40q", w.MinGrade)
 	}

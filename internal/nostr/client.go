@@ -258,7 +258,7 @@ func (c *Client) followOnce(ctx context.Context, relay string, f Filter, seen *r
 	defer conn.CloseNow()
 	c.note(relay, func(s *RelayStatus) { s.Connected++; s.LastError = "" })
 	defer c.note(relay, func(s *RelayStatus) { s.Connected-- })
-	go c.probe(ctx, conn)
+	go probe(ctx, conn, c.o.Idle)
 	return c.session(ctx, conn, relay, f, func(e *Event) bool {
 		if !seen.add(e.ID) {
 			return true
@@ -272,9 +272,10 @@ func (c *Client) followOnce(ctx context.Context, relay string, f Filter, seen *r
 	}, 0)
 }
 
-// probe closes a connection whose other end does not answer pings.
-func (c *Client) probe(ctx context.Context, conn *websocket.Conn) {
-	t := time.NewTicker(c.o.Idle)
+// probe pings now and then, and returns, with the connection closed, when the
+// other end does not answer or ctx ends. Somebody has to read meanwhile.
+func probe(ctx context.Context, conn *websocket.Conn, idle time.Duration) {
+	t := time.NewTicker(idle)
 	defer t.Stop()
 	for {
 		select {
@@ -282,7 +283,7 @@ func (c *Client) probe(ctx context.Context, conn *websocket.Conn) {
 			return
 		case <-t.C:
 		}
-		ping, cancel := context.WithTimeout(ctx, c.o.Idle)
+		ping, cancel := context.WithTimeout(ctx, idle)
 		err := conn.Ping(ping)
 		cancel()
 		if err != nil {

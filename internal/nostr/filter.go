@@ -10,7 +10,7 @@ import (
 
 // Bounds of one filter.
 const (
-	maxFilterItems = 512 // in one list
+	maxFilterItems = 256 // in one list
 	maxFilterTags  = 8
 	maxFilters     = 8 // in one request
 	maxSubID       = 64
