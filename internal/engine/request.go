@@ -15,9 +15,12 @@ import (
 
 // Request asks for an answer to a prompt of token ids.
 type Request struct {
-	Prompt    []int32
-	Resume    []int32 // tokens of the answer that were made elsewhere: it goes on after them
-	MaxTokens int     // of the whole answer; 0: as many as the context holds
+	Prompt []int32
+	// Resume are tokens of the answer that were made elsewhere: it goes on after
+	// them. An engine that makes traces needs their logits anyway, draws them again,
+	// and ends the answer with ErrResume if one is another.
+	Resume    []int32
+	MaxTokens int // of the whole answer; 0: as many as the context holds
 	Sampling  arith.Sampling
 	Stop      []string // end the answer before the first of these texts
 	IgnoreEnd bool     // go on after end-of-generation tokens
@@ -85,6 +88,10 @@ type Result struct {
 // ErrContext is wrapped by errors about prompts that do not fit: shorten the
 // prompt or load the model with a larger context.
 var ErrContext = errors.New("the prompt does not fit the context")
+
+// ErrResume is wrapped by the error of an answer whose resumed tokens are not
+// those that this model draws: whoever made them has another model, or lied.
+var ErrResume = errors.New("the resumed tokens are not this model's")
 
 // ErrClosed means that the engine is shutting down.
 var ErrClosed = errors.New("the engine is closed")

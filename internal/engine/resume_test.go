@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -61,6 +62,17 @@ func TestResume(t *testing.T) {
 					other.Result()
 					if got.Finish != whole.Finish || got.Tokens != whole.Tokens || got.Trace != whole.Trace || !slices.Equal(got.Answer, whole.Answer) {
 						t.Fatalf("%s: %+v, want %+v", name, got, whole)
+					}
+					if traced && cut > 0 {
+						r.Resume = slices.Clone(r.Resume)
+						r.Resume[cut/2]++
+						a, err := second.Generate(context.Background(), r)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if err := a.Result().Err; !errors.Is(err, ErrResume) {
+							t.Fatalf("%s: another token was resumed: %v", name, err)
+						}
 					}
 					if !slices.Equal(rest, texts[cut:]) {
 						t.Fatalf("%s: texts %q, want %q", name, rest, texts[cut:])

@@ -308,11 +308,19 @@ func (e *Engine) deliver(logits [][]float32) {
 	for i, s := range e.order {
 		seg := &e.segs[i]
 		var row []float32
-		if n := logitRows(seg); n > 0 {
-			row, logits = logits[n-1], logits[n:]
+		n := logitRows(seg)
+		rows := logits[:n]
+		if logits = logits[n:]; n > 0 {
+			row = rows[n-1]
 		}
 		if s.ended {
 			continue
+		}
+		if seg.Logits == model.All {
+			if err := s.confirmAll(seg.Start, rows); err != nil {
+				e.end(s, FinishError, err)
+				continue
+			}
 		}
 		if s.out == len(s.req.Resume) {
 			prompt += int64(len(seg.Tokens))

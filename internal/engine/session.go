@@ -37,6 +37,8 @@ type session struct {
 	cached  int
 	ended   bool
 	wanted  bool // the trace needs the logits of resumed tokens
+
+	confirmed int // resumed tokens that were drawn again
 }
 
 // key returns the prefix of page i, which must be full in history.
@@ -93,16 +95,59 @@ func (s *session) resume(tok *tokenizer.Tokenizer) error {
 		}
 		s.history = append(s.history, id)
 		s.out++
-		if c := s.req.Constraint; c != nil {
-			if err := c.Accept(id); err != nil {
-				return fmt.Errorf("the answer to go on with breaks its grammar: %w", err)
-			}
-			if c.Done() {
-				return errors.New("the answer to go on with is complete")
+		if !s.wanted {
+			if err := s.follow(id); err != nil {
+				return err
 			}
 		}
 		if _, stop := s.text(id, false); stop {
 			return errors.New("the answer to go on with holds a stop text")
+		}
+	}
+	return nil
+}
+
+// follow steps the grammar over a resumed token.
+func (s *session) follow(id int32) error {
+	c := s.req.Constraint
+	if c == nil {
+		return nil
+	}
+	if err := c.Accept(id); err != nil {
+		return fmt.Errorf("the answer to go on with breaks its grammar: %w", err)
+	}
+	if c.Done() {
+		return errors.New("the answer to go on with is complete")
+	}
+	return nil
+}
+
+// confirm draws the token after position pos from its logits and compares it with
+// the resumed one that stands there. Each is looked at once.
+func (s *session) confirm(pos int, logits []float32) error {
+	at := pos + 1 - len(s.req.Prompt)
+	if at != s.confirmed || at >= len(s.req.Resume) {
+		return nil
+	}
+	t, err := s.draw(logits, pos+1, at)
+	if err != nil {
+		return err
+	}
+	if want := s.req.Resume[at]; t.ID != want {
+		return fmt.Errorf("%w: token %d of the answer is %d, and %d came with the request", ErrResume, at, t.ID, want)
+	}
+	s.confirmed++
+	return s.follow(t.ID)
+}
+
+// confirmAll is confirm for the positions from start on, but for the last of the
+// history: what follows that is not known yet.
+func (s *session) confirmAll(start int, rows [][]float32) error {
+	for i, logits := range rows {
+		if pos := start + i; pos+1 < len(s.history) {
+			if err := s.confirm(pos, logits); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -173,6 +218,11 @@ func (s *session) release(p *pool) {
 
 // choose samples the next token from logits. It fails where a grammar allows no token at all.
 func (s *session) choose(logits []float32) (Token, error) {
+	return s.draw(logits, len(s.history), s.out)
+}
+
+// draw samples token out of the answer, which follows n tokens of the history.
+func (s *session) draw(logits []float32, n, out int) (Token, error) {
 	t := Token{}
 	var top, sum float32
 	probs := s.req.TopLogProbs >= 0
@@ -196,7 +246,7 @@ func (s *session) choose(logits []float32) (Token, error) {
 	if probs {
 		raw = append(raw, logits...) // Sample changes them
 	}
-	t.ID = s.sampler.Sample(logits, &s.req.Sampling, s.history, uint64(s.out), allowed)
+	t.ID = s.sampler.Sample(logits, &s.req.Sampling, s.history[:n], uint64(out), allowed)
 	if probs {
 		t.LogProb = float64(raw[t.ID]-top) - arith.Log(float64(sum))
 	}
