@@ -270,6 +270,10 @@ func (in *form) row(i int, dst []byte) {
 		at := first*blocks + b*w + k
 		binary.LittleEndian.PutUint32(dst[4*b:], math.Float32bits(in.d[at]))
 		src := in.q[at*in.block:][:in.block]
+		if in.block == 32 { // not a call of memmove for each block
+			*(*[32]byte)(codes[b*32:]) = *(*[32]byte)(unsafe.Pointer(&src[0]))
+			continue
+		}
 		copy(codes[b*in.block:][:in.block], unsafe.Slice((*byte)(unsafe.Pointer(&src[0])), in.block))
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/kernel"
@@ -56,6 +58,23 @@ func benchModel(b *testing.B, file string, threads int) {
 		s.Watch(nil)
 		b.ReportMetric(answer*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
 	})
+	b.Run("trace", func(b *testing.B) {
+		// Passes with and without a trace in turn, by the processor time of the
+		// quickest of each, which other work on the machine changes little.
+		best := [2]time.Duration{time.Hour, time.Hour}
+		for b.Loop() {
+			for i, t := range []*Trace{nil, trace} {
+				s.Watch(t)
+				begin := used()
+				run(Segment{Cache: c, Tokens: ids, Logits: Last})
+				best[i] = min(best[i], used()-begin)
+			}
+		}
+		s.Watch(nil)
+		b.ReportMetric(best[0].Seconds(), "cpu-s/plain")
+		b.ReportMetric(best[1].Seconds(), "cpu-s/traced")
+		b.ReportMetric(100*(best[1].Seconds()/best[0].Seconds()-1), "%")
+	})
 	b.Run("prefill", func(b *testing.B) {
 		for b.Loop() {
 			run(Segment{Cache: c, Tokens: ids, Logits: Last})
@@ -70,6 +89,15 @@ func benchModel(b *testing.B, file string, threads int) {
 		}
 		b.ReportMetric(answer*float64(b.N)/b.Elapsed().Seconds(), "tok/s")
 	})
+}
+
+// used is the processor time of this process so far.
+func used() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // shapeOf is what a trace needs to know of a model's Ghost file.

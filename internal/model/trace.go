@@ -108,15 +108,17 @@ func TailLeaves(logits []float32) [][]byte {
 
 // lanes gathers leaves of equal length to hash them side by side.
 type lanes struct {
-	h       hashmany.Hasher
-	buckets []*bucket
+	h     hashmany.Hasher
+	short [ghost.LeafBytes + 1]*bucket // by length
+	long  map[int]*bucket
+	begun []*bucket // not empty
 }
 
 type bucket struct {
-	size, n int
-	data    [16][]byte
-	to      [16]*merkle.Hash
-	out     [16]merkle.Hash
+	n    int
+	data [16][]byte
+	to   [16]*merkle.Hash
+	out  [16]merkle.Hash
 }
 
 // add hashes a value into the leaves dst[0], dst[1], ….
@@ -130,39 +132,57 @@ func (l *lanes) add(dst []merkle.Hash, value []byte) {
 	}
 }
 
+// leaf hashes one leaf, however long.
 func (l *lanes) leaf(dst *merkle.Hash, data []byte) {
-	var b *bucket
-	for _, x := range l.buckets {
-		if x.size == len(data) {
-			b = x
-		}
-	}
-	if b == nil {
-		b = &bucket{size: len(data)}
-		l.buckets = append(l.buckets, b)
+	b := l.bucket(len(data))
+	if b.n == 0 {
+		l.begun = append(l.begun, b)
 	}
 	b.data[b.n], b.to[b.n] = data, dst
 	if b.n++; b.n == len(b.data) {
 		l.flush(b)
+		b.n = 0
+		for i, x := range l.begun {
+			if x == b {
+				l.begun = append(l.begun[:i], l.begun[i+1:]...)
+				break
+			}
+		}
 	}
 }
 
-func (l *lanes) flush(b *bucket) {
-	if b.n == 0 {
-		return
+func (l *lanes) bucket(size int) *bucket {
+	if size < len(l.short) {
+		if l.short[size] == nil {
+			l.short[size] = &bucket{}
+		}
+		return l.short[size]
 	}
+	b := l.long[size]
+	if b == nil {
+		if l.long == nil {
+			l.long = map[int]*bucket{}
+		}
+		b = &bucket{}
+		l.long[size] = b
+	}
+	return b
+}
+
+func (l *lanes) flush(b *bucket) {
 	l.h.Leaves(b.out[:b.n], b.data[:b.n])
 	for i := range b.n {
 		*b.to[i], b.data[i] = b.out[i], nil
 	}
-	b.n = 0
 }
 
 // done hashes what is left; the leaves of values added before are valid then.
 func (l *lanes) done() {
-	for _, b := range l.buckets {
+	for _, b := range l.begun {
 		l.flush(b)
+		b.n = 0
 	}
+	l.begun = l.begun[:0]
 }
 
 // Fold computes the root of a tree from its leaf hashes, which it overwrites.
@@ -177,6 +197,27 @@ func (t *Trace) fold(h []merkle.Hash) merkle.Hash {
 		}
 	}
 	return h[0]
+}
+
+// foldRows computes the roots of k trees of n leaves each, whose hashes follow
+// one another in h, side by side. It overwrites h; the roots are its first k.
+func (t *Trace) foldRows(h []merkle.Hash, k, n int, last []merkle.Hash) {
+	for ; n > 1; n = n/2 + n%2 {
+		half := n / 2
+		if n%2 == 1 {
+			for i := range k {
+				last[i] = h[i*n+n-1]
+				copy(h[i*(n-1):], h[i*n:][:n-1])
+			}
+		}
+		t.h.Nodes(h[:k*half], h[:2*k*half])
+		if n%2 == 1 {
+			for i := k - 1; i >= 0; i-- {
+				copy(h[i*(half+1):], h[i*half:][:half])
+				h[i*(half+1)+half] = last[i]
+			}
+		}
+	}
 }
 
 // bytesOf views floats as their bytes. Traces are little-endian; on other
@@ -272,7 +313,9 @@ func (t *Trace) value(s *State, k *lanes, r, l int, v ghost.Value, index int, da
 }
 
 // grain is the number of rows whose leaves are gathered together.
-func (t *Trace) grain(n int) int { return max(1, min(8, n/(2*len(t.work)))) }
+func (t *Trace) grain(n int) int { return max(1, min(maxGrain, n/(2*len(t.work)))) }
+
+const maxGrain = 8
 
 // attended hashes what attention left behind, before the feed-forward block
 // overwrites the residual stream.
@@ -325,10 +368,21 @@ func (t *Trace) fed(w *kernel.Worker, s *State, l int) {
 			t.value(s, k, r, l, ghost.ResidOut, 0, bytesOf(s.x[r*m.strideX():][:m.Dim]))
 		}
 		k.done()
-		for r := begin; r < end; r++ {
-			if t.live[r] {
-				work.nodes = append(work.nodes[:0], t.row(r)...)
-				t.layers[r*m.Layers+l] = t.fold(work.nodes)
+		for r := begin; r < end; {
+			// Neighbours with as many leaves, side by side.
+			var last [maxGrain]merkle.Hash
+			first, n := r, t.layouts[r].Len()
+			work.nodes = work.nodes[:0]
+			for ; r < end && r-first < len(last) && t.live[r] && t.layouts[r].Len() == n; r++ {
+				work.nodes = append(work.nodes, t.row(r)...)
+			}
+			if r == first {
+				r++
+				continue
+			}
+			t.foldRows(work.nodes, r-first, n, last[:])
+			for i, h := range work.nodes[:r-first] {
+				t.layers[(first+i)*m.Layers+l] = h
 			}
 		}
 	})
@@ -358,16 +412,21 @@ func (t *Trace) attendTraced(w *kernel.Worker, s *State, y *layer, l int, tiles 
 			a.Weights[i] = *b
 		}
 		s.attendTile(w, y, l, tl)
-		clear(a.Weights[:])
-		for i := range tl.n {
-			r := row0 + (tl.first+i)/group
-			if !t.live[r] {
-				continue
+		for i := 0; i < tl.n; {
+			r, head := row0+(tl.first+i)/group, tl.kvHead*group+(tl.first+i)%group
+			n := min(group-(tl.first+i)%group, tl.n-i) // heads of this row
+			if t.live[r] {
+				sp := t.layouts[r].Span(ghost.Weights, head)
+				to, each := t.row(r)[sp.First:], sp.Leaves()
+				for k := range n {
+					work.lanes.add(to[k*each:], a.Weights[i+k])
+					binary.LittleEndian.PutUint32(t.top[(r*m.Heads+head+k)*4:], math.Float32bits(a.Top[i+k]))
+					t.keep(s, r, l, ghost.Weights, head+k, a.Weights[i+k])
+				}
 			}
-			head := tl.kvHead*group + (tl.first+i)%group
-			binary.LittleEndian.PutUint32(t.top[(r*m.Heads+head)*4:], math.Float32bits(a.Top[i]))
-			t.value(s, &work.lanes, r, l, ghost.Weights, head, work.weights[j*kernel.MaxQueries+i])
+			i += n
 		}
+		clear(a.Weights[:])
 	}
 	work.lanes.done()
 }

@@ -38,6 +38,10 @@ func zmms(n int) []VecVirtual {
 	return z
 }
 
+// ahead is how far before its use the memory of a lane is fetched: the lanes are
+// too many streams for the processor to see that each is read in order.
+const ahead = 256
+
 // row addresses the words i of all lanes.
 func row(base Register, i int) Mem { return Mem{Base: base, Disp: 64 * i} }
 
@@ -75,6 +79,7 @@ func chunk(consts Mem) {
 	for i := range m {
 		MOVQ(Mem{Base: in, Disp: 8 * i}, p)
 		VMOVDQU32(Mem{Base: p, Index: off, Scale: 1}, m[i])
+		PREFETCHT0(Mem{Base: p, Index: off, Scale: 1, Disp: ahead})
 	}
 	m = transpose(m)
 	v := append(h[:8:8], zmms(8)...)
