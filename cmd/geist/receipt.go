@@ -4,14 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"strings"
 
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/audit"
@@ -21,71 +18,42 @@ import (
 	"github.com/geistnet/geist/internal/engine"
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/local"
+	"github.com/geistnet/geist/internal/nostr"
 	"github.com/geistnet/geist/internal/store"
 )
 
 // keyFile is the secret key of this node, beside the directory of the store.
 const keyFile = "node.key"
 
+// passphraseVar holds the passphrase of the key, if it is encrypted.
+const passphraseVar = "GEIST_PASSPHRASE"
+
+// keyPath is where the secret key of this node lies.
+func (e *env) keyPath() (string, error) {
+	s, err := e.store()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(filepath.Dir(s.Dir()), keyFile), nil
+}
+
 // nodeKey is the secret key of this node, made when it is first asked for. It is
 // never printed.
 func (e *env) nodeKey() (ghost.Secret, error) {
-	s, err := e.store()
+	path, err := e.keyPath()
 	if err != nil {
 		return ghost.Secret{}, err
 	}
-	path := filepath.Join(filepath.Dir(s.Dir()), keyFile)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return newKey(path)
-	}
-	if err != nil {
-		return ghost.Secret{}, err
-	}
-	if info, err := os.Stat(path); err == nil && runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0 {
-		return ghost.Secret{}, fmt.Errorf("others may read the secret key %s; give \"chmod 600 %s\" if nobody has", path, path)
-	}
-	var k ghost.Secret
-	if n, err := hex.Decode(k[:], trimmed(b)); err != nil || n != len(k) {
-		return ghost.Secret{}, fmt.Errorf("%s is no secret key of %d hexadecimal digits", path, 2*len(k))
-	}
-	if _, err := k.Public(); err != nil {
-		return ghost.Secret{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return k, nil
+	k, err := nostr.OpenKey(path, e.getenv(passphraseVar))
+	return k, hintKey(err)
 }
 
-// trimmed is at most the digits of a key.
-func trimmed(b []byte) []byte {
-	s := strings.TrimSpace(string(b))
-	if len(s) != 2*len(ghost.Secret{}) {
-		return nil
+// hintKey adds to an error about the key what a person can do about it.
+func hintKey(err error) error {
+	if errors.Is(err, nostr.ErrPassphrase) {
+		return fmt.Errorf("%w; set %s", err, passphraseVar)
 	}
-	return []byte(s)
-}
-
-// newKey draws a key and writes it where only its owner reads it. If another
-// process was first, its key counts.
-func newKey(path string) (ghost.Secret, error) {
-	var k ghost.Secret
-	for {
-		rand.Read(k[:])
-		if _, err := k.Public(); err == nil {
-			break
-		}
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-		return k, err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return k, err
-	}
-	_, err = f.WriteString(hex.EncodeToString(k[:]) + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return k, errors.Join(err, os.Remove(path))
-	}
-	return k, nil
+	return err
 }
 
 // ghostOf is the Ghost file of an open model: the one that was made before, or

@@ -14,7 +14,7 @@ const (
 	one           = 1_000_000  // weight of one request of one's own, now
 	halfLife      = 7 * 86400  // seconds in which evidence loses half its weight
 	evidenceLife  = 90 * 86400 // seconds after which it counts no more
-	maxOwn        = 20_000    // newest experiences that count
+	maxOwn        = 20_000     // newest experiences that count
 	perRater      = 100 * one  // the most that one rater's word counts before its weight
 	auditPenalty  = 20         // failed requests that a failed audit counts as
 	newcomerBelow = 3 * one    // less evidence makes a newcomer
