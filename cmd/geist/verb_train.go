@@ -1,0 +1,140 @@
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/matmul"
+	"github.com/geistnet/geist/internal/train"
+)
+
+// Train makes a model from text.
+func (v verbs) Train() *cobra.Command {
+	return group("train", "Train a small model, with the same bits on every machine", v.trainTales())
+}
+
+func (v verbs) trainTales() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "tales --data FILE --out FILE.gguf",
+		Short: "Train the built-in model on a file of tales",
+		Long: `Trains the model that is built into this program and writes it as a GGUF file.
+FILE has a paragraph on each line and an empty line after each book.
+
+Equal text, seed and version give an equal file on every machine, whatever the
+number of threads. The state of the run is kept beside the output, in
+FILE.gguf.state; the same command goes on from there after an interruption, even
+a power cut, to the same result.`,
+		Example: "  geist train tales --data fairy-tales.txt --out tales.gguf",
+		Args:    cobra.NoArgs,
+	}
+	data := c.Flags().String("data", "", "text to learn from")
+	out := c.Flags().String("out", "", "file to write the model to")
+	threads := c.Flags().Int("threads", runtime.NumCPU(), "threads to use; the result does not depend on it")
+	dense := c.Flags().Bool("dense", false, "train the model without memory that costs as much for a token, for comparison")
+	steps := c.Flags().Int("steps", 0, "steps to make (those of the recipe, if not given)")
+	seed := c.Flags().Uint64("seed", 1, "seed of all that is random")
+	interval := c.Flags().Duration("every", 2*time.Minute, "time between two writings of the run's state")
+	losses := c.Flags().String("losses", "", "file to write the losses of all steps to, as CSV")
+	_ = c.MarkFlagRequired("data")
+	_ = c.MarkFlagRequired("out")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *threads < 1 || *steps < 0 || *interval < 0 {
+			return fmt.Errorf("%w: --threads must be at least 1, --steps and --every not negative", errUsage)
+		}
+		r := train.Tales()
+		if *steps > 0 {
+			r.Steps = *steps
+		}
+		r.Seed = *seed
+		if *dense {
+			r = r.WithoutMemory()
+		}
+		text, err := os.ReadFile(*data)
+		if err != nil {
+			return err
+		}
+		show := v.showTraining()
+		o := train.Options{Checkpoint: *out + ".state", Interval: *interval, Threads: *threads, Path: matmul.Best(), Now: v.now, Report: show.report}
+		run, err := train.NewRun(r, text, o)
+		if err != nil {
+			return err
+		}
+		err = run.Train(cmd.Context())
+		show.end()
+		if err != nil {
+			return fmt.Errorf("%w: %w", errResumes, err)
+		}
+		return v.finishTraining(run, *out, *losses)
+	}
+	return c
+}
+
+// trainingLine shows one line that changes on a terminal, elsewhere a line from
+// time to time.
+type trainingLine struct {
+	out  console.Out
+	now  func() time.Time
+	last time.Time
+	open bool // a line without its end stands on the terminal
+}
+
+func (v verbs) showTraining() *trainingLine { return &trainingLine{out: v.err, now: v.now} }
+
+func (l *trainingLine) report(p train.Progress) {
+	pause := 15 * time.Second
+	if l.out.Terminal {
+		pause = 200 * time.Millisecond
+	}
+	now := l.now()
+	if now.Sub(l.last) < pause && p.Step < p.Steps {
+		return
+	}
+	l.last = now
+	text := fmt.Sprintf("step %d of %d: loss %.4f, held out %.4f, %.0f tokens/s, %v left", p.Step, p.Steps, p.Loss, p.Held, p.Rate, p.Left)
+	if l.out.Terminal {
+		fmt.Fprintf(l.out.W, "\r%-78s", text)
+		l.open = true
+		return
+	}
+	fmt.Fprintln(l.out.W, text)
+}
+
+func (l *trainingLine) end() {
+	if l.open {
+		fmt.Fprintln(l.out.W)
+		l.open = false
+	}
+}
+
+// finishTraining writes the model and says what came out.
+func (v verbs) finishTraining(run *train.Run, out, losses string) error {
+	held, err := run.Held(0)
+	if err != nil {
+		return err
+	}
+	if losses != "" {
+		if err := os.WriteFile(losses, run.Losses(), 0o666); err != nil {
+			return err
+		}
+	}
+	if err := run.WriteFile(out); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(out)
+	if err != nil {
+		return err
+	}
+	dense, rows := run.Model.NumParams()
+	fmt.Fprintf(v.out.W, "%s: %s, %d values and %d in rows of memory, held-out loss %.4f\n", out, console.Size(int64(len(b))), dense, rows, held)
+	for _, t := range run.Model.Tables {
+		fmt.Fprintf(v.out.W, "root of %s with moments: %v\n", t.Name, t.Root())
+	}
+	fmt.Fprintf(v.out.W, "SHA-256 %x\n", sha256.Sum256(b))
+	return nil
+}
