@@ -229,6 +229,7 @@ const (
 	Unsupported Kind = "unsupported" // the question cannot be honoured in full
 	Context     Kind = "context"     // does not fit the context: shorten it
 	NoModel     Kind = "no_model"    // no model has this name
+	NotFound    Kind = "not_found"   // nothing else that was asked for by name is there
 	Mismatch    Kind = "mismatch"    // a Demand or Route that nobody meets, or that was broken; nothing was paid
 	NoFunds     Kind = "no_funds"    // Price says what is needed
 	Overloaded  Kind = "overloaded"  // too much at once; after RetryAfter
