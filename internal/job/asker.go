@@ -138,6 +138,7 @@ type askerState struct {
 	PayAgain   Time `json:"pay_again"`
 	PayTries   int  `json:"pay_tries,omitempty"`
 	Reconnects int  `json:"reconnects,omitempty"`
+	Gap        Code `json:"gap,omitempty"` // the stream is of no use any more: why
 }
 
 // receiptState writes a receipt as its event.
@@ -229,10 +230,13 @@ func (a Asker) Step(now Time, in AskerInput) (Asker, []AskerAction) {
 	case Arrived:
 		x.arrived(in)
 	case StreamEnded:
-		if in.Bad {
-			x.reconnect(BadEvent)
-		} else {
-			x.reconnect(Unreachable)
+		switch {
+		case in.Bad:
+			x.broken(BadEvent)
+		case x.s.Phase == PhaseOffered && x.s.Reconnects > 0 && x.s.Stopping == "":
+			x.fail(Unreachable, "") // nothing is lost by asking elsewhere
+		default:
+			x.broken(Unreachable)
 		}
 	case Funded:
 		if x.s.Phase == PhasePriced {
@@ -260,10 +264,15 @@ func (a Asker) Step(now Time, in AskerInput) (Asker, []AskerAction) {
 func (x *askerStep) do(a ...AskerAction) { x.out = append(x.out, a...) }
 
 // heard puts off the moment when the stream counts as dead.
-func (x *askerStep) heard() { x.s.Silence = x.now + x.patience.Silence }
+func (x *askerStep) heard() {
+	if x.s.Gap == "" {
+		x.s.Silence = x.now + x.patience.Silence
+	}
+}
 
 // progress is heard, and something came that was wanted.
 func (x *askerStep) progress() {
+	x.s.Gap = ""
 	x.heard()
 	x.s.Progress = x.now + x.patience.Progress
 	x.s.Reconnects = 0
@@ -302,7 +311,7 @@ func (x *askerStep) restarted(in AskerRestarted) {
 func (x *askerStep) arrived(in Arrived) {
 	e := in.Event
 	if e == nil || e.Check() != nil {
-		x.reconnect(BadEvent)
+		x.broken(BadEvent)
 		return
 	}
 	x.heard()
@@ -364,7 +373,7 @@ func (x *askerStep) chunk(e *Event, textDiffers bool) {
 	}
 	to := e.N + len(e.Tokens)
 	if e.N > have { // something between was lost
-		x.reconnect(BadEvent)
+		x.broken(BadEvent)
 		return
 	}
 	if to <= have {
@@ -415,7 +424,7 @@ func (x *askerStep) receipt(r *ghost.Receipt) {
 	case r.Time < o.CreatedAt-MaxSkew:
 		wrong = "it is older than the order"
 	case r.Answer.Count > len(x.s.Tokens) && r.Answer.Count <= x.terms.Most:
-		x.reconnect(WrongReceipt) // tokens before it were lost
+		x.broken(WrongReceipt) // tokens before it were lost
 		return
 	case r.Finish == ghost.FinishCancelled && x.s.Stopping == "":
 		wrong = "nobody cancelled"
@@ -498,6 +507,20 @@ func (x *askerStep) cancel(why Code) {
 	x.do(Save{}, SendCancel{})
 }
 
+// broken leaves a stream that is of no use any more: at once for the first time,
+// later after 1 s, 2 s, 4 s and so on.
+func (x *askerStep) broken(why Code) {
+	if x.s.Receipt != nil || !x.s.Started || x.s.Gap != "" {
+		return
+	}
+	if x.s.Reconnects == 0 {
+		x.reconnect(why)
+		return
+	}
+	x.s.Gap = why
+	x.s.Silence = min(x.s.Silence, x.now+500<<min(x.s.Reconnects, 10))
+}
+
 // reconnect connects again, or gives up because of why.
 func (x *askerStep) reconnect(why Code) {
 	switch {
@@ -511,6 +534,7 @@ func (x *askerStep) reconnect(why Code) {
 		x.fail(why, "")
 	default:
 		x.s.Reconnects++
+		x.s.Gap = ""
 		x.heard()
 		x.do(Connect{len(x.s.Tokens)})
 	}
@@ -539,7 +563,11 @@ func (x *askerStep) tick() {
 		return
 	}
 	if x.now >= x.s.Silence {
-		x.reconnect(Unreachable)
+		why := x.s.Gap
+		if why == "" {
+			why = Unreachable
+		}
+		x.reconnect(why)
 	}
 }
 
