@@ -81,9 +81,10 @@ func (t *Table) Commit(ids []uint64, rule sat.UpdateRule, updates []byte, durabl
 		return nil, t.fail("write journal", err)
 	}
 	t.journalEnd += int64(len(line))
+	t.unsynced = true
 	if durable {
-		if err := t.journal.Sync(); err != nil {
-			return nil, t.fail("sync journal", err)
+		if err := t.sync(); err != nil {
+			return nil, err
 		}
 	}
 	t.mu.Lock()
@@ -103,8 +104,8 @@ func (t *Table) Commit(ids []uint64, rule sat.UpdateRule, updates []byte, durabl
 	waiting := len(t.pending)*t.size + len(t.pendingPage)*pageBytes
 	t.mu.Unlock()
 	full := t.journalEnd > maxJournal
-	if durable || full || waiting > maxPending {
-		if err := t.sync(); err != nil {
+	if full || waiting > t.room {
+		if err := t.flush(); err != nil {
 			return nil, err
 		}
 	}

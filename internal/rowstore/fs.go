@@ -25,7 +25,10 @@ type File interface {
 	Close() error
 }
 
-// adviser is a File that can be told what will be read soon.
+// adviser is a File that knows what is in memory.
 type adviser interface {
+	// ReadCached is ReadAt if that need not wait for the disk; else it is false.
+	ReadCached(b []byte, offset int64) bool
+	// WillRead tells the system to begin reading.
 	WillRead(offset, length int64)
 }

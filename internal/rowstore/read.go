@@ -2,6 +2,7 @@ package rowstore
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -13,7 +14,6 @@ import (
 const (
 	joinGap   = 4096     // rows with at most so many bytes between them are read at once
 	joinBytes = 64 << 10 // but no more than this
-	advised   = 16       // from so many reads on the system is told of all before the first
 )
 
 // Read copies the records of ids, in any order and also repeated, into dst, which has
@@ -133,46 +133,59 @@ func (t *Table) read(ids []uint64, dst []byte, commit uint64) error {
 	})
 }
 
-// readRuns reads n pieces of one size whose numbers ascend, those near each other at once.
+// readRuns reads n pieces of one size whose numbers ascend, those near each other at
+// once. What is not in memory is asked for before the first of it is waited for, so that the disk
+// has all requests at once.
 func readRuns(f File, size, n int, number func(int) uint64, into func(int) []byte) error {
-	end := func(i int) int { // of the run that begins at i
-		j := i + 1
-		for j < n && (number(j)-number(j-1))*uint64(size) <= uint64(size+joinGap) && (number(j)-number(i)+1)*uint64(size) <= joinBytes {
-			j++
-		}
-		return j
-	}
-	if a, ok := f.(adviser); ok && n >= advised {
-		for i := 0; i < n; {
-			j := end(i)
-			a.WillRead(int64(number(i))*int64(size), int64(number(j-1)-number(i)+1)*int64(size))
-			i = j
-		}
-	}
 	var buf []byte
-	for i := 0; i < n; {
-		j := end(i)
-		offset := int64(number(i)) * int64(size)
-		length := int(number(j-1)-number(i)+1) * size
-		b := into(i)
-		if length > size || j > i+1 {
+	a, advises := f.(adviser)
+	type run struct{ begin, end int }
+	var waiting []run
+	// one reads a run, unless it had to wait for the disk and should not.
+	one := func(r run, wait bool) (bool, error) {
+		offset := int64(number(r.begin)) * int64(size)
+		length := int(number(r.end-1)-number(r.begin)+1) * size
+		joined := r.end > r.begin+1
+		b := into(r.begin)
+		if joined {
 			if cap(buf) < length {
 				buf = make([]byte, max(length, joinBytes))
 			}
 			b = buf[:length]
 		}
-		if got, err := f.ReadAt(b, offset); got < len(b) {
-			if err == nil || err == io.EOF {
+		if !wait {
+			if !a.ReadCached(b, offset) {
+				a.WillRead(offset, int64(length))
+				return false, nil
+			}
+		} else if got, err := f.ReadAt(b, offset); got < len(b) {
+			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return fmt.Errorf("read %d bytes at %d: %w", len(b), offset, err)
+			return false, fmt.Errorf("read %d bytes at %d: %w", len(b), offset, err)
 		}
-		if length > size || j > i+1 {
-			for x := i; x < j; x++ {
-				copy(into(x), b[int(number(x)-number(i))*size:])
-			}
+		for x := r.begin; joined && x < r.end; x++ {
+			copy(into(x), b[int(number(x)-number(r.begin))*size:])
+		}
+		return true, nil
+	}
+	for i := 0; i < n; {
+		j := i + 1
+		for j < n && (number(j)-number(j-1))*uint64(size) <= uint64(size+joinGap) && (number(j)-number(i)+1)*uint64(size) <= joinBytes {
+			j++
+		}
+		r := run{i, j}
+		if done, err := one(r, !advises); err != nil {
+			return err
+		} else if !done {
+			waiting = append(waiting, r)
 		}
 		i = j
+	}
+	for _, r := range waiting {
+		if _, err := one(r, true); err != nil {
+			return err
+		}
 	}
 	return nil
 }

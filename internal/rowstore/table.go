@@ -60,7 +60,9 @@ type Table struct {
 	writer     sync.Mutex
 	broken     error
 	journalEnd int64
-	slot       int // of the last checkpoint in head
+	unsynced   bool // the journal has what is not durable
+	room       int  // bytes that may wait in pending
+	slot       int  // of the last checkpoint in head
 	undoEnd    int64
 
 	// mu guards what follows: the writer holds it to change, readers for the
@@ -84,8 +86,8 @@ type version struct {
 func newTable(state sat.State) *Table {
 	return &Table{
 		shape: state.Shape, size: state.Shape.RecordBytes(), state: state, hasher: hashmany.New(),
-		layout:  newLayout(state.Shape.Rows, merkle.HashLeaf(make([]byte, state.Shape.RecordBytes()))),
-		pending: map[uint64][]byte{}, pendingPage: map[int64]*page{},
+		layout: newLayout(state.Shape.Rows, merkle.HashLeaf(make([]byte, state.Shape.RecordBytes()))),
+		room:   maxPending, pending: map[uint64][]byte{}, pendingPage: map[int64]*page{},
 		rowsBefore: map[uint64][]version{}, pagesBefore: map[int64][]version{},
 	}
 }
@@ -160,7 +162,8 @@ func Open(dir FS, o Options) (_ *Table, err error) {
 		return nil, err
 	}
 	if t.journalEnd > 0 {
-		if err = t.sync(); err == nil {
+		t.unsynced = true // as far as this process knows
+		if err = t.flush(); err == nil {
 			err = t.checkpoint()
 		}
 	}
@@ -251,6 +254,23 @@ func (t *Table) Sync() error {
 	return t.sync()
 }
 
+// Checkpoint makes all commits durable and empties the journal, so that opening
+// the table has nothing to do. Close does it too.
+func (t *Table) Checkpoint() error {
+	t.writer.Lock()
+	defer t.writer.Unlock()
+	if t.broken != nil {
+		return t.broken
+	}
+	if t.readOnly || t.journalEnd == 0 {
+		return nil
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return t.checkpoint()
+}
+
 // fail keeps the first error of a write. writer is held.
 func (t *Table) fail(act string, err error) error {
 	if t.broken == nil {
@@ -259,10 +279,22 @@ func (t *Table) fail(act string, err error) error {
 	return t.broken
 }
 
-// sync makes the journal durable and then writes what waits for that. writer is held.
+// sync makes the journal durable. writer is held.
 func (t *Table) sync() error {
+	if !t.unsynced {
+		return nil
+	}
 	if err := t.journal.Sync(); err != nil {
 		return t.fail("sync journal", err)
+	}
+	t.unsynced = false
+	return nil
+}
+
+// flush makes the journal durable and then writes what waits for that. writer is held.
+func (t *Table) flush() error {
+	if err := t.sync(); err != nil {
+		return err
 	}
 	ids := slices.Sorted(maps.Keys(t.pending))
 	if err := writeRuns(t.rows, ids, t.size, func(id uint64) []byte { return t.pending[id] }); err != nil {
@@ -332,7 +364,7 @@ func (t *Table) Close() error {
 	defer t.writer.Unlock()
 	err := t.broken
 	if err == nil && !t.readOnly && t.journalEnd > 0 {
-		if err = t.sync(); err == nil {
+		if err = t.flush(); err == nil {
 			err = t.checkpoint()
 		}
 	}
