@@ -152,6 +152,9 @@ func (l *Model) Close() error {
 	return l.m.Close()
 }
 
+// Model is the loaded model, valid until Close.
+func (l *Model) Model() *model.Model { return l.m }
+
 // Config is the shape of the model.
 func (l *Model) Config() *model.Config { return &l.m.Config }
 

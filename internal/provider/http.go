@@ -1,0 +1,567 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/geistnet/geist/audit"
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/job"
+	"github.com/geistnet/geist/internal/pay"
+)
+
+const (
+	aliveEvery = 5 * time.Second
+	writeLimit = 30 * time.Second // for one event: a reader slower than that is gone
+	readLimit  = 60 * time.Second // for a body
+	connEvents = 4 * job.Window
+)
+
+// Handler serves docs/spec/job.md and what an asker needs before it can order:
+//
+//	POST   /geist/v1/jobs               an order
+//	POST   /geist/v1/jobs/{job}/pay     a message of its rail
+//	DELETE /geist/v1/jobs/{job}         cancel
+//	POST   /geist/v1/jobs/{job}/audit   open what was drawn
+//	POST   /geist/v1/prove              the same of any run of a model served here
+//	POST   /geist/v1/credit             agree with a peer on balances
+//	GET    /geist/v1/models             what is served
+//	GET    /geist/v1/models/{id}/ghost  its Ghost file
+//	GET    /geist/v1/models/{id}/words  its vocabulary and template
+func (p *Provider) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /geist/v1/jobs", p.postJob)
+	mux.HandleFunc("POST /geist/v1/jobs/{job}/pay", p.postPay)
+	mux.HandleFunc("DELETE /geist/v1/jobs/{job}", p.deleteJob)
+	mux.HandleFunc("POST /geist/v1/jobs/{job}/audit", p.postAudit)
+	mux.HandleFunc("POST /geist/v1/prove", p.postProve)
+	mux.HandleFunc("POST /geist/v1/credit", p.postCredit)
+	mux.HandleFunc("GET /geist/v1/models", p.getModels)
+	mux.HandleFunc("GET /geist/v1/models/{id}/ghost", func(w http.ResponseWriter, q *http.Request) {
+		p.getBytes(w, q, func(m *Model) []byte { return m.Ghost })
+	})
+	mux.HandleFunc("GET /geist/v1/models/{id}/words", func(w http.ResponseWriter, q *http.Request) {
+		p.getBytes(w, q, func(m *Model) []byte { return m.Words })
+	})
+	return mux
+}
+
+// statusOf fits a code to HTTP.
+func statusOf(c job.Code) int {
+	switch c {
+	case job.Busy, job.Draining:
+		return http.StatusServiceUnavailable
+	case job.NoCredit, job.ResumeQuota:
+		return http.StatusPaymentRequired
+	case job.UnknownModel, job.UnknownAsk, job.UnknownJob:
+		return http.StatusNotFound
+	case job.NotYet, job.TooOld, job.PricesDiffer, job.ResumeDiffers:
+		return http.StatusConflict
+	case job.EngineFailed, job.NotReceipted:
+		return http.StatusInternalServerError
+	}
+	return http.StatusBadRequest
+}
+
+func (p *Provider) refused(w http.ResponseWriter, err error) {
+	r := (*Refusal)(nil)
+	if !errors.As(err, &r) {
+		r = refuse(job.BadOrder, "%v", err)
+	}
+	e := job.Event{Type: job.EventRefused, Code: r.Code, Message: clip(r.Message), Retry: r.Retry}
+	b, err := e.Encode()
+	if err != nil {
+		b = []byte(`{"type":"refused","code":"failed"}` + "\n")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if r.Retry > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(r.Retry))
+	}
+	w.WriteHeader(statusOf(r.Code))
+	_, _ = w.Write(b) // the client may be gone
+}
+
+// clip keeps a message within what an event may hold.
+func clip(s string) string {
+	const most = 900
+	if len(s) > most {
+		s = s[:most]
+	}
+	return strings.ToValidUTF8(s, "")
+}
+
+// body reads a request's body of at most so many bytes, within a time.
+func body(w http.ResponseWriter, q *http.Request, most int64) ([]byte, error) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(readLimit)) // where it cannot be set, the server's counts
+	b, err := io.ReadAll(http.MaxBytesReader(w, q.Body, most))
+	_ = rc.SetReadDeadline(time.Time{})
+	if err != nil {
+		return nil, refuse(job.BadOrder, "The body could not be read: %v", err)
+	}
+	return b, nil
+}
+
+func (p *Provider) postJob(w http.ResponseWriter, q *http.Request) {
+	b, err := body(w, q, job.MaxOrderBytes)
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	o, err := job.ParseOrder(b)
+	if err != nil {
+		p.refused(w, refuse(job.BadOrder, "%v", err))
+		return
+	}
+	from := len(o.Resume)
+	if s := q.URL.Query().Get("from"); s != "" {
+		if from, err = strconv.Atoi(s); err != nil || from < 0 || from > 1<<30 {
+			p.refused(w, refuse(job.BadOrder, "from=%.20q is no position", s))
+			return
+		}
+	}
+	r, err := p.take(o)
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	c := &conn{events: make(chan job.Event, connEvents), gone: make(chan struct{})}
+	r.give(joining{c, from})
+	p.stream(w, q, r, c)
+}
+
+// take makes a job of an order, or finds the one it is.
+func (p *Provider) take(o *job.Order) (*run, error) {
+	id := o.ID()
+	if r, err := p.find(id); err != nil || r != nil {
+		return r, err
+	}
+	m, err := job.NewProvider(o, p.o.Grace)
+	if err != nil {
+		return nil, refuse(job.BadOrder, "%v", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.runs[id]; r != nil {
+		return r, nil
+	}
+	model, rail, no := p.admit(o)
+	if no != nil {
+		p.totals.Refused++
+		p.o.Log.Info("order refused", "client", o.Client.String(), "model", o.Model.String(), "code", string(no.Code))
+		return nil, no
+	}
+	r := newRun(p, o, model, rail)
+	if err := p.start(r, m, nil); err != nil {
+		return nil, refuse(job.NoCredit, "%v", err)
+	}
+	c := p.clientOf(o.Client)
+	c.active++
+	if len(o.Resume) > 0 {
+		c.free++
+	}
+	p.runs[id] = r
+	p.seat(r)
+	return r, nil
+}
+
+// find is the run of a job, from the journal if need be; nil if there is none.
+func (p *Provider) find(id job.ID) (*run, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.runs[id]; r != nil {
+		return r, nil
+	}
+	if p.ctx.Err() != nil {
+		return nil, refuse(job.Draining, "")
+	}
+	b := p.o.Journal.Get(recordKey(id))
+	if b == nil {
+		return nil, nil
+	}
+	return p.restore(b)
+}
+
+// restore takes up a job of the journal. p.mu is held.
+func (p *Provider) restore(b []byte) (*run, error) {
+	var rec record
+	if err := json.Unmarshal(b, &rec); err != nil {
+		return nil, fmt.Errorf("a job in the journal: %w", err)
+	}
+	o, err := job.ParseOrder(rec.Order)
+	if err != nil {
+		return nil, fmt.Errorf("a job in the journal: %w", err)
+	}
+	m, err := job.RestoreProvider(o, p.o.Grace, rec.State)
+	if err != nil {
+		return nil, err
+	}
+	model := p.models[o.Model]
+	if model == nil {
+		return nil, refuse(job.UnknownModel, "")
+	}
+	for _, rail := range p.o.Rails {
+		if rail.Name() == o.Rail {
+			r := newRun(p, o, model, rail)
+			c := p.clientOf(o.Client)
+			c.active++
+			if err := p.start(r, m, job.ProviderRestarted{}); err != nil {
+				c.active--
+				return nil, err
+			}
+			p.runs[r.id] = r
+			return r, nil
+		}
+	}
+	return nil, refuse(job.UnknownRail, "")
+}
+
+// Start takes up the jobs that a crash left, once their models are served, and
+// forgets those that are too old to be asked about.
+func (p *Provider) Start() error {
+	old := p.o.Now().Add(-p.o.Keep).Unix()
+	var forget []pay.Entry
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, b := range p.o.Journal.All(recordPrefix) {
+		var rec record
+		if err := json.Unmarshal(b, &rec); err != nil {
+			return fmt.Errorf("%s in the journal: %w", key, err)
+		}
+		if rec.At < old {
+			forget = append(forget, pay.Entry{Key: key})
+			continue
+		}
+		if rec.Final {
+			continue
+		}
+		if _, err := p.restore(b); err != nil {
+			p.o.Log.Warn("a job cannot be taken up", "key", key, "error", err)
+		}
+	}
+	if len(forget) > 0 {
+		return p.o.Journal.Put(forget...)
+	}
+	return nil
+}
+
+// stream writes events until the run ends the connection or the client goes.
+func (p *Provider) stream(w http.ResponseWriter, q *http.Request, r *run, c *conn) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
+	rc := http.NewResponseController(w)
+	write := func(e job.Event) bool {
+		b, err := e.Encode()
+		if err != nil {
+			p.o.Log.Error("encode an event", "job", r.id.String(), "error", err)
+			return false
+		}
+		_ = rc.SetWriteDeadline(time.Now().Add(writeLimit))
+		if _, err := w.Write(b); err != nil {
+			return false
+		}
+		return rc.Flush() == nil
+	}
+	alive := time.NewTicker(aliveEvery)
+	defer alive.Stop()
+	defer r.give(c)
+	for {
+		select {
+		case e := <-c.events:
+			if !write(e) {
+				return
+			}
+			alive.Reset(aliveEvery)
+		case <-alive.C:
+			if !write(job.Event{Type: job.EventAlive}) {
+				return
+			}
+		case <-q.Context().Done():
+			return
+		case <-r.done:
+			p.rest(c, write)
+			return
+		case <-c.gone:
+			p.rest(c, write)
+			return
+		}
+	}
+}
+
+// rest writes what a connection was still sent.
+func (p *Provider) rest(c *conn, write func(job.Event) bool) {
+	for {
+		select {
+		case e := <-c.events:
+			if !write(e) {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// jobOf is the run that a path names.
+func (p *Provider) jobOf(q *http.Request) (*run, error) {
+	var id job.ID
+	if s := q.PathValue("job"); len(s) != 2*len(id) {
+		return nil, refuse(job.UnknownJob, "")
+	} else if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return nil, refuse(job.UnknownJob, "")
+	}
+	r, err := p.find(id)
+	if err == nil && r == nil {
+		err = refuse(job.UnknownJob, "")
+	}
+	return r, err
+}
+
+func (p *Provider) postPay(w http.ResponseWriter, q *http.Request) {
+	r, err := p.jobOf(q)
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	b, err := body(w, q, pay.MaxMessage)
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	before := r.payee.Paid()
+	answer, err := r.payee.Receive(q.Context(), b)
+	if paid := r.payee.Paid(); paid > before || err == nil {
+		r.give(job.Received{Paid: paid})
+	}
+	if err != nil {
+		p.o.Log.Info("payment refused", "job", r.id.String(), "error", err)
+		if answer == nil {
+			p.refused(w, refuse(job.BadOrder, "%v", err))
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.WriteHeader(http.StatusConflict)
+	} else {
+		w.Header().Set("Content-Type", "application/octet-stream")
+	}
+	_, _ = w.Write(answer)
+}
+
+func (p *Provider) deleteJob(w http.ResponseWriter, q *http.Request) {
+	r, err := p.jobOf(q)
+	if err == nil {
+		if err = job.VerifyCancel(r.order.Client, r.id, q.Header.Get("Geist-Cancel")); err != nil {
+			err = refuse(job.BadOrder, "%v", err)
+		}
+	}
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	r.give(job.CancelAsked{})
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// snapshot is what an audit needs of a run.
+func (r *run) snapshot(ctx context.Context) (*audit.RunFile, error) {
+	out := make(chan *audit.RunFile, 1)
+	r.give(func() {
+		f := &audit.RunFile{Receipt: r.m.Receipt(), Request: r.order.Request, Answer: r.m.Tokens(), SeedNonce: r.order.SeedNonce}
+		if r.sealed != nil {
+			f.Outline = r.sealed.outline
+		}
+		out <- f
+	})
+	select {
+	case f := <-out:
+		return f, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-r.done:
+		return nil, refuse(job.UnknownJob, "")
+	}
+}
+
+func (p *Provider) postAudit(w http.ResponseWriter, q *http.Request) {
+	r, err := p.jobOf(q)
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	b, err := body(w, q, 4<<10)
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	call, err := job.ParseAudit(b)
+	if err != nil {
+		p.refused(w, refuse(job.BadOrder, "%v", err))
+		return
+	}
+	f, err := r.snapshot(q.Context())
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	switch {
+	case f.Receipt == nil:
+		p.refused(w, refuse(job.NotYet, ""))
+		return
+	case ghost.CommitAudit(call.Nonce) != r.order.Audit:
+		p.refused(w, refuse(job.BadOrder, "The nonce is not the one that the order commits to."))
+		return
+	}
+	f.AuditNonce, f.Size = call.Nonce, call.Size
+	if p.prove(w, q, r.model, f) {
+		r.give(job.AuditServed{})
+	}
+}
+
+func (p *Provider) postProve(w http.ResponseWriter, q *http.Request) {
+	b, err := body(w, q, job.MaxOrderBytes)
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	f, err := audit.ParseRunFile(b)
+	if err != nil {
+		p.refused(w, refuse(job.BadOrder, "%v", err))
+		return
+	}
+	p.mu.Lock()
+	m := p.models[f.Receipt.Model]
+	p.mu.Unlock()
+	if m == nil || m.gone {
+		p.refused(w, refuse(job.UnknownModel, ""))
+		return
+	}
+	if n := len(f.Request.Prompt) + len(f.Answer); n > m.Context {
+		p.refused(w, refuse(job.TooLong, "It has %d tokens; at most %d.", n, m.Context))
+		return
+	}
+	p.prove(w, q, m, f)
+}
+
+// prove writes a proof. One is made at a time; the others wait while their
+// clients do.
+func (p *Provider) prove(w http.ResponseWriter, q *http.Request, m *served, f *audit.RunFile) bool {
+	if m.Grade != ghost.GhostAudited {
+		p.refused(w, refuse(job.BadOrder, "Answers of this model cannot be audited; their grade is %s.", m.Grade))
+		return false
+	}
+	if f.Size.Cells > p.o.Cells || f.Size.Full > 4 || f.Size.Tails > 64 {
+		p.refused(w, refuse(job.BadOrder, "At most %d cells, 64 tails and 4 full ones are opened at once.", p.o.Cells))
+		return false
+	}
+	select {
+	case p.proofs <- struct{}{}:
+	case <-q.Context().Done():
+		return false
+	case <-p.ctx.Done():
+		p.refused(w, refuse(job.Draining, ""))
+		return false
+	}
+	begin := p.o.Now()
+	proof, err := m.Worker.Prove(q.Context(), f)
+	<-p.proofs
+	if err != nil {
+		p.o.Log.Warn("proof", "model", m.Name, "error", err)
+		p.refused(w, refuse(job.EngineFailed, "The run could not be opened: %v", err))
+		return false
+	}
+	p.mu.Lock()
+	p.totals.Proofs++
+	p.mu.Unlock()
+	p.o.Watch(Happening{Model: m.ID, Name: m.Name, Took: p.o.Now().Sub(begin)})
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(len(proof)))
+	_, err = io.Copy(w, bytes.NewReader(proof))
+	return err == nil
+}
+
+// exchanger is a rail on which nodes that meet again agree on balances.
+type exchanger interface {
+	Exchange(peer ghost.Key, message []byte) (answer []byte, err error)
+}
+
+// postCredit carries messages of such a rail; the header Geist-Peer says whose
+// they are, and their own signatures prove it.
+func (p *Provider) postCredit(w http.ResponseWriter, q *http.Request) {
+	var peer ghost.Key
+	if s := q.Header.Get("Geist-Peer"); len(s) != 2*len(peer) {
+		p.refused(w, refuse(job.BadOrder, "The header Geist-Peer must be a key in hexadecimal digits."))
+		return
+	} else if _, err := hex.Decode(peer[:], []byte(s)); err != nil {
+		p.refused(w, refuse(job.BadOrder, "The header Geist-Peer must be a key in hexadecimal digits."))
+		return
+	}
+	b, err := body(w, q, pay.MaxMessage)
+	if err != nil {
+		p.refused(w, err)
+		return
+	}
+	for _, rail := range p.o.Rails {
+		x, ok := rail.(exchanger)
+		if !ok {
+			continue
+		}
+		answer, err := x.Exchange(peer, b)
+		if err != nil && answer == nil {
+			p.refused(w, refuse(job.BadOrder, "%v", err))
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		if err != nil {
+			w.WriteHeader(http.StatusConflict)
+		}
+		_, _ = w.Write(answer)
+		return
+	}
+	p.refused(w, refuse(job.UnknownRail, ""))
+}
+
+// modelJSON is a model in the list.
+type modelJSON struct {
+	ID           string      `json:"id"`
+	Name         string      `json:"name"`
+	Quantisation string      `json:"quantisation,omitempty"`
+	Context      int         `json:"context"`
+	Grade        ghost.Grade `json:"grade"`
+	Running      int         `json:"running"`
+	Waiting      int         `json:"waiting"`
+	Sessions     int         `json:"sessions"`
+}
+
+func (p *Provider) getModels(w http.ResponseWriter, _ *http.Request) {
+	list := []modelJSON{}
+	for _, m := range p.Models() {
+		l := p.Load(m.ID)
+		list = append(list, modelJSON{m.ID.String(), m.Name, m.Quantisation, m.Context, m.Grade, l.Running, l.Waiting, l.Sessions})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"provider": p.self.String(), "models": list})
+}
+
+func (p *Provider) getBytes(w http.ResponseWriter, q *http.Request, of func(*Model) []byte) {
+	id, err := ghost.ParseID(q.PathValue("id"))
+	p.mu.Lock()
+	m := p.models[id]
+	p.mu.Unlock()
+	if err != nil || m == nil || of(&m.Model) == nil {
+		p.refused(w, refuse(job.UnknownModel, ""))
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // the id says what it must be
+	http.ServeContent(w, q, "", time.Time{}, bytes.NewReader(of(&m.Model)))
+}

@@ -1,0 +1,375 @@
+// Package provider takes jobs over HTTP and does them (docs/spec/job.md): it admits
+// or refuses an order with a reason, lets clients take turns, drives the
+// provider's machine of package job with an engine and a payment session, signs the
+// receipt, and answers audits.
+//
+// What runs a model is a Worker; what is paid, and how, a pay.Rail. One goroutine
+// owns each job. Everything that a job needs after a crash stands in the journal
+// before it is acted on, and Start takes up what it finds there.
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/geistnet/geist/audit"
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/job"
+	"github.com/geistnet/geist/internal/pay"
+	"github.com/geistnet/geist/merkle"
+)
+
+// Stream is an answer under way. It is for one goroutine.
+type Stream interface {
+	// Next waits for the next token; false: the answer has ended.
+	Next() (int32, bool)
+	// End tells, after Next gave false, why. The error is a *Refusal if it has a
+	// code of its own.
+	End() (ghost.Finish, error)
+}
+
+// Worker computes the answers of one model. Its methods may be called concurrently.
+type Worker interface {
+	// Begin goes on with the order's answer after tokens, which begin with
+	// order.Resume. It computes a few tokens ahead of Next at most.
+	Begin(ctx context.Context, o *job.Order, tokens []int32) (Stream, error)
+	// Seal gives the trace root of the order's whole answer, zero if the grade is
+	// reputation, and its outline if it is at hand. s is the stream that made the
+	// answer, or nil.
+	Seal(ctx context.Context, o *job.Order, tokens []int32, s Stream) (merkle.Hash, *ghost.Outline, error)
+	// Prove opens what a challenge draws of a run.
+	Prove(ctx context.Context, file *audit.RunFile) ([]byte, error)
+	// Text begins the text of an answer.
+	Text() Text
+	// Embed gives a vector of length one for tokens.
+	Embed(ctx context.Context, tokens []int32) ([]float32, error)
+	// Busy is how full the worker's memory for conversations is, from 0 to 1.
+	Busy() float64
+}
+
+// Text makes the text of an answer from its tokens.
+type Text interface {
+	Add(id int32) string // what became whole with this token
+	Flush() string       // the rest, at the end
+}
+
+// Model is what a provider serves.
+type Model struct {
+	ID           ghost.ID
+	Name         string
+	Quantisation string
+	Context      int
+	Grade        ghost.Grade
+	Ghost        []byte // the Ghost file; nil: it has none
+	Words        []byte // what an asker writes prompts with (package prompt); nil: text
+	Worker       Worker
+	Sessions     int // answers at once
+}
+
+// Ask is an offer that orders may answer to.
+type Ask struct {
+	ID      ghost.Digest
+	Model   ghost.ID
+	Prices  pay.Prices
+	Expires time.Time // orders made later are refused
+}
+
+// Refusal is an error with a code of package job.
+type Refusal struct {
+	Code    job.Code
+	Message string // beyond the code's sentence; may be empty
+	Retry   int    // seconds; 0: unknown
+}
+
+func (r *Refusal) Error() string {
+	if r.Message == "" {
+		return r.Code.Sentence()
+	}
+	return r.Code.Sentence() + " " + r.Message
+}
+
+func refuse(c job.Code, format string, args ...any) *Refusal {
+	return &Refusal{Code: c, Message: fmt.Sprintf(format, args...)}
+}
+
+// Options of New.
+type Options struct {
+	Secret  ghost.Secret
+	Rails   []pay.Rail
+	Journal *pay.Journal
+	Log     *slog.Logger     // nil: none
+	Now     func() time.Time // nil: time.Now
+	Grace   job.Grace        // zero: job.DefaultGrace
+
+	Queue     int // orders that wait for a place; 0: 64
+	PerClient int // of one client, waiting and running; 0: 8
+	Cells     int // the most that one audit draws; 0: 128
+	// FreeReads is how many prompts of resumed jobs a client has read without charge
+	// beyond one for every four jobs it has paid; 0: 4.
+	FreeReads int
+	// Keep is how long answers can be audited; 0: a day.
+	Keep time.Duration
+	// Watch, if not nil, learns of what happens, for metrics. It must not block.
+	Watch func(Happening)
+}
+
+// Happening is something worth counting.
+type Happening struct {
+	Model  ghost.ID
+	Name   string // of the model
+	Code   job.Code
+	Phase  job.Phase // "": a proof was given out
+	Tokens int       // delivered, without resumed ones
+	Prompt int
+	Paid   pay.MilliSat
+	Wait   time.Duration // until there was a place
+	First  time.Duration // until the first token was computed
+	Took   time.Duration
+}
+
+// Provider takes jobs.
+type Provider struct {
+	o      Options
+	self   ghost.Key
+	ctx    context.Context // of everything that runs
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	models   map[ghost.ID]*served
+	asks     map[ghost.Digest]Ask
+	runs     map[job.ID]*run // live, and ended ones that linger
+	clients  map[ghost.Key]*client
+	waiting  int
+	draining bool
+	live     sync.WaitGroup // runs that have not ended
+	totals   Totals
+	proofs   chan struct{} // a place for one proof at a time
+}
+
+// client is what is remembered of a key while the process runs.
+type client struct {
+	active int // runs that have not ended
+	paid   int // jobs
+	free   int // prompts read without charge
+	seen   time.Time
+}
+
+// Totals are sums since the start.
+type Totals struct {
+	Jobs, Settled, Failed, Refused, Proofs int
+	PromptTokens, AnswerTokens             int64
+	Earned                                 pay.MilliSat
+}
+
+// New makes a provider without models. Close must be called.
+func New(o Options) (*Provider, error) {
+	self, err := o.Secret.Public()
+	if err != nil {
+		return nil, err
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Grace == (job.Grace{}) {
+		o.Grace = job.DefaultGrace
+	}
+	def := func(v *int, n int) {
+		if *v == 0 {
+			*v = n
+		}
+	}
+	def(&o.Queue, 64)
+	def(&o.PerClient, 8)
+	def(&o.Cells, 128)
+	def(&o.FreeReads, 4)
+	if o.Keep == 0 {
+		o.Keep = 24 * time.Hour
+	}
+	if o.Watch == nil {
+		o.Watch = func(Happening) {}
+	}
+	p := &Provider{o: o, self: self, models: map[ghost.ID]*served{}, asks: map[ghost.Digest]Ask{},
+		runs: map[job.ID]*run{}, clients: map[ghost.Key]*client{}, proofs: make(chan struct{}, 1)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p, nil
+}
+
+// Key is the provider's public key.
+func (p *Provider) Key() ghost.Key { return p.self }
+
+// Serve adds a model, or takes the place of the one with its id.
+func (p *Provider) Serve(m Model) {
+	if m.Sessions < 1 {
+		m.Sessions = 1
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.models[m.ID] = &served{Model: m, free: m.Sessions, queues: map[ghost.Key][]*run{}}
+}
+
+// Withdraw takes no more orders for a model. Those that run go on.
+func (p *Provider) Withdraw(id ghost.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m := p.models[id]; m != nil {
+		m.gone = true
+	}
+	for k, a := range p.asks {
+		if a.Model == id {
+			delete(p.asks, k)
+		}
+	}
+}
+
+// Offer makes orders to an ask acceptable, beside those to earlier asks that
+// have not expired.
+func (p *Provider) Offer(a Ask) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.o.Now()
+	for k, old := range p.asks {
+		if now.After(old.Expires.Add(job.MaxSkew * time.Second)) {
+			delete(p.asks, k)
+		}
+	}
+	p.asks[a.ID] = a
+}
+
+// Models are those that are served.
+func (p *Provider) Models() []Model {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []Model
+	for _, m := range p.models {
+		if !m.gone {
+			out = append(out, m.Model)
+		}
+	}
+	slices.SortFunc(out, func(a, b Model) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return out
+}
+
+// Load is how much work a model has.
+type Load struct {
+	Running, Waiting int
+	Sessions         int
+	Busy             float64 // of the memory for conversations
+}
+
+// Load tells how busy a model is.
+func (p *Provider) Load(id ghost.ID) Load {
+	p.mu.Lock()
+	m := p.models[id]
+	p.mu.Unlock()
+	if m == nil {
+		return Load{}
+	}
+	busy := m.Worker.Busy()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Load{Running: m.Sessions - m.free, Waiting: m.waiting, Sessions: m.Sessions, Busy: busy}
+}
+
+// Totals since the start.
+func (p *Provider) Totals() Totals {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.totals
+}
+
+// Drain takes no more orders and waits until those that are here have ended, or
+// ctx does.
+func (p *Provider) Drain(ctx context.Context) error {
+	p.mu.Lock()
+	p.draining = true
+	p.mu.Unlock()
+	done := make(chan struct{})
+	go func() { p.live.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close ends everything at once. What has not ended goes on after the next Start.
+func (p *Provider) Close() error {
+	p.mu.Lock()
+	p.draining = true
+	p.mu.Unlock()
+	p.cancel()
+	p.live.Wait()
+	return nil
+}
+
+// clientOf is what is known of a key. p.mu is held.
+func (p *Provider) clientOf(k ghost.Key) *client {
+	c := p.clients[k]
+	if c == nil {
+		if len(p.clients) >= 10000 { // keys are free: forget the idle ones
+			for k, c := range p.clients {
+				if c.active == 0 && c.paid == 0 {
+					delete(p.clients, k)
+				}
+			}
+		}
+		c = &client{}
+		p.clients[k] = c
+	}
+	c.seen = p.o.Now()
+	return c
+}
+
+// admit looks whether an order may become a job. p.mu is held.
+func (p *Provider) admit(o *job.Order) (*served, pay.Rail, *Refusal) {
+	now := p.o.Now()
+	if o.Provider != p.self {
+		return nil, nil, refuse(job.BadOrder, "It is for another provider.")
+	}
+	if d := now.Unix() - o.CreatedAt; d > job.MaxSkew || d < -job.MaxSkew {
+		return nil, nil, refuse(job.TooOld, "")
+	}
+	if p.draining {
+		return nil, nil, refuse(job.Draining, "")
+	}
+	m := p.models[o.Model]
+	if m == nil || m.gone {
+		return nil, nil, refuse(job.UnknownModel, "")
+	}
+	a, ok := p.asks[o.Ask]
+	switch {
+	case !ok || a.Model != o.Model || time.Unix(o.CreatedAt, 0).After(a.Expires):
+		return nil, nil, refuse(job.UnknownAsk, "")
+	case a.Prices != o.Prices:
+		return nil, nil, refuse(job.PricesDiffer, "They are %d and %d msat for a million tokens.", a.Prices.Prompt, a.Prices.Answer)
+	}
+	i := slices.IndexFunc(p.o.Rails, func(r pay.Rail) bool { return r.Name() == o.Rail })
+	if i < 0 {
+		return nil, nil, refuse(job.UnknownRail, "")
+	}
+	if n := len(o.Request.Prompt) + o.Request.MaxTokens; n > m.Context {
+		return nil, nil, refuse(job.TooLong, "It has %d prompt tokens and asks for %d more; together at most %d.", len(o.Request.Prompt), o.Request.MaxTokens, m.Context)
+	}
+	c := p.clientOf(o.Client)
+	if c.active >= p.o.PerClient {
+		return nil, nil, &Refusal{job.Busy, fmt.Sprintf("%d requests of this key are here already.", c.active), 1}
+	}
+	if m.free == 0 && p.waiting >= p.o.Queue {
+		return nil, nil, &Refusal{job.Busy, fmt.Sprintf("%d requests wait.", p.waiting), 2}
+	}
+	if len(o.Resume) > 0 && c.free >= p.o.FreeReads+c.paid/4 {
+		return nil, nil, refuse(job.ResumeQuota, "")
+	}
+	return m, p.o.Rails[i], nil
+}
+
+var errGone = errors.New("the provider is closed")

@@ -1,0 +1,425 @@
+package provider
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/job"
+	"github.com/geistnet/geist/internal/pay"
+)
+
+// linger is how long an ended run stays in memory, for a last payment and for
+// clients that connect again.
+const linger = 5 * time.Minute
+
+// run is one job. Its goroutine (loop) owns everything but what is said otherwise.
+type run struct {
+	p     *Provider
+	order *job.Order
+	id    job.ID
+	model *served
+	rail  pay.Rail
+
+	inbox chan any      // of loop: job.ProviderInput, joining, *conn, or func()
+	seat  chan struct{} // there is a place; one message at most
+	done  chan struct{}
+
+	seated bool // Provider.mu
+
+	m       job.Provider
+	payee   pay.Payee
+	conn    *conn
+	text    Text
+	texts   []string // of each token that the machine has
+	stream  Stream
+	stop    context.CancelFunc // of the stream
+	until   chan int           // how far the engine may go
+	sealed  *sealed
+	final   bool // the machine has ended
+	counted bool // ended was called
+	begun   time.Time
+	seatAt  time.Time
+	firstAt time.Time
+}
+
+// joining is a new connection.
+type joining struct {
+	c    *conn
+	from int
+}
+
+// sealed is what Worker.Seal gave for the signed answer.
+type sealed struct {
+	outline *ghost.Outline
+}
+
+// conn is one HTTP response. The run writes to events until it closes gone.
+type conn struct {
+	events chan job.Event
+	gone   chan struct{} // closed by the run: nothing more comes
+}
+
+// record is what the journal keeps of a job.
+type record struct {
+	Order json.RawMessage `json:"order"`
+	State json.RawMessage `json:"state"`
+	Final bool            `json:"final"`
+	At    int64           `json:"at"` // when it was written, Unix seconds
+}
+
+const recordPrefix = "job/take/"
+
+func recordKey(id job.ID) string { return recordPrefix + hex.EncodeToString(id[:]) }
+
+// give puts something into the inbox, unless the run is over.
+func (r *run) give(x any) {
+	select {
+	case r.inbox <- x:
+	case <-r.done:
+	}
+}
+
+func (r *run) now() job.Time { return job.Time(r.p.o.Now().UnixMilli()) }
+
+// start opens the session and begins to loop. first is the first input, or nil.
+func (p *Provider) start(r *run, m job.Provider, first job.ProviderInput) error {
+	opening, err := r.order.Terms().Opening(r.id, r.order.Client)
+	if err != nil {
+		return err
+	}
+	if r.payee, err = r.rail.Take(p.ctx, opening); err != nil {
+		return err
+	}
+	r.m, r.begun, r.text = m, p.o.Now(), r.model.Worker.Text()
+	r.final = m.Phase().Final()
+	p.live.Add(1)
+	go r.loop(first)
+	return nil
+}
+
+func newRun(p *Provider, o *job.Order, m *served, rail pay.Rail) *run {
+	return &run{p: p, order: o, id: o.ID(), model: m, rail: rail, inbox: make(chan any, 64), seat: make(chan struct{}, 1), done: make(chan struct{}), until: make(chan int, 1)}
+}
+
+func (r *run) loop(first job.ProviderInput) {
+	defer r.over()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	if first != nil {
+		if re, ok := first.(job.ProviderRestarted); ok {
+			re.Paid = r.payee.Paid()
+			first = re
+		}
+		r.step(first)
+	}
+	var end <-chan time.Time
+	for {
+		if r.final && end == nil {
+			r.p.ended(r)
+			end = time.After(linger)
+		}
+		select {
+		case x := <-r.inbox:
+			switch x := x.(type) {
+			case joining:
+				r.drop()
+				r.conn = x.c
+				r.step(job.Joined{From: x.from})
+				if r.final {
+					r.drop()
+				}
+			case *conn: // it ended
+				if r.conn == x {
+					r.drop()
+					r.step(job.Left{})
+				}
+			case func():
+				x()
+			case job.ProviderInput:
+				r.step(x)
+			}
+		case <-r.seat:
+			if r.final {
+				r.p.leave(r)
+				break
+			}
+			r.seatAt = r.p.o.Now()
+			r.step(job.Admitted{})
+		case <-tick.C:
+			if !r.final {
+				r.step(job.Tick{})
+			}
+		case <-end:
+			return
+		case <-r.p.ctx.Done():
+			return
+		}
+	}
+}
+
+// over gives everything back.
+func (r *run) over() {
+	close(r.done)
+	r.drop()
+	r.halt()
+	r.p.leave(r)
+	r.p.ended(r)
+	r.p.mu.Lock()
+	delete(r.p.runs, r.id)
+	r.p.mu.Unlock()
+}
+
+// ended counts a run, once, when its machine has ended or the process does.
+func (p *Provider) ended(r *run) {
+	if r.counted {
+		return
+	}
+	r.counted = true
+	p.leave(r)
+	p.mu.Lock()
+	c := p.clientOf(r.order.Client)
+	c.active--
+	t := &p.totals
+	t.Jobs++
+	fresh := len(r.m.Tokens()) - len(r.order.Resume)
+	switch r.m.Phase() {
+	case job.PhaseSettled, job.PhaseAudited:
+		t.Settled++
+		c.paid++
+	case job.PhaseRefused:
+		t.Refused++
+	case job.PhaseFailed:
+		t.Failed++
+	}
+	if r.m.Phase() != job.PhaseRefused {
+		t.AnswerTokens += int64(fresh)
+		t.PromptTokens += int64(r.order.Terms().Prompt)
+	}
+	t.Earned += r.m.Paid()
+	p.mu.Unlock()
+	now := p.o.Now()
+	h := Happening{Model: r.model.ID, Name: r.model.Name, Code: r.m.Code(), Phase: r.m.Phase(), Tokens: fresh, Prompt: len(r.order.Request.Prompt), Paid: r.m.Paid(), Took: now.Sub(r.begun)}
+	if !r.seatAt.IsZero() {
+		h.Wait = r.seatAt.Sub(r.begun)
+		if !r.firstAt.IsZero() {
+			h.First = r.firstAt.Sub(r.begun)
+		}
+	}
+	p.o.Watch(h)
+	p.o.Log.Info("job ended", "job", r.id.String(), "client", r.order.Client.String(), "model", r.model.Name, "phase", string(h.Phase), "code", string(h.Code),
+		"prompt", h.Prompt, "tokens", fresh, "paid_msat", int64(h.Paid), "took", h.Took.Round(time.Millisecond))
+	p.live.Done()
+}
+
+// step feeds the machine and does what it wants.
+func (r *run) step(in job.ProviderInput) {
+	queue := []job.ProviderInput{in}
+	for len(queue) > 0 {
+		in, queue = queue[0], queue[1:]
+		var actions []job.ProviderAction
+		r.m, actions = r.m.Step(r.now(), in)
+		r.know()
+		for _, a := range actions {
+			if next := r.act(a); next != nil {
+				queue = append(queue, next)
+			}
+		}
+	}
+}
+
+// know makes the text of tokens that are new.
+func (r *run) know() {
+	tokens := r.m.Tokens()
+	for len(r.texts) < len(tokens) {
+		r.texts = append(r.texts, r.text.Add(tokens[len(r.texts)]))
+	}
+}
+
+// act does one action; what it gives is the next input.
+func (r *run) act(a job.ProviderAction) job.ProviderInput {
+	ctx := r.p.ctx
+	switch a := a.(type) {
+	case job.Save:
+		if err := r.save(); err != nil {
+			r.p.o.Log.Error("journal", "job", r.id.String(), "error", err)
+			return job.Broken{Code: job.EngineFailed, Message: "Its journal cannot be written."}
+		}
+	case job.Emit:
+		r.emit(a.Event)
+	case job.Cover:
+		offer, err := r.payee.Cover(ctx, a.Total)
+		switch {
+		case errors.Is(err, pay.ErrLimit):
+			return job.CoverRefused{}
+		case err != nil:
+			r.p.o.Log.Warn("cover a job", "job", r.id.String(), "error", err)
+			return job.CoverRefused{}
+		case offer != nil:
+			return job.CoverOffer{Offer: offer}
+		}
+		return job.Covered{Total: a.Total}
+	case job.Compute:
+		return r.compute(a.From, a.Until)
+	case job.StopEngine:
+		r.halt()
+		r.p.leave(r)
+	case job.SignReceipt:
+		go r.sign(a, r.stream)
+	case job.SettleSession:
+		if err := r.payee.Close(ctx, a.Due, a.Owed); err != nil {
+			r.p.o.Log.Error("close a payment session", "job", r.id.String(), "error", err)
+		}
+	case job.End:
+		r.halt()
+		r.final = true
+		r.drop()
+	}
+	return nil
+}
+
+func (r *run) save() error {
+	order, err := r.order.Encode()
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(record{order, r.m.Encode(), r.m.Phase().Final(), r.p.o.Now().Unix()})
+	if err != nil {
+		return err
+	}
+	return r.p.o.Journal.Put(pay.Entry{Key: recordKey(r.id), Value: b})
+}
+
+// emit sends an event. A connection whose reader is so far behind that it does
+// not fit ends: the client can join again.
+func (r *run) emit(e job.Event) {
+	if r.conn == nil {
+		return
+	}
+	if e.Type == job.EventChunk {
+		e.Text = strings.Join(r.texts[e.N:e.N+len(e.Tokens)], "")
+		if e.Finish != "" { // bytes of a character that never became whole
+			whole := r.model.Worker.Text()
+			for _, id := range r.m.Tokens() {
+				whole.Add(id)
+			}
+			e.Text += whole.Flush()
+		}
+	}
+	select {
+	case r.conn.events <- e:
+	default:
+		r.drop()
+		go r.give(job.Left{})
+	}
+}
+
+// drop ends the connection after what it has been sent.
+func (r *run) drop() {
+	if r.conn != nil {
+		close(r.conn.gone)
+		r.conn = nil
+	}
+}
+
+// compute lets the engine go on.
+func (r *run) compute(from, until int) job.ProviderInput {
+	if r.stream == nil {
+		ctx, stop := context.WithCancel(r.p.ctx)
+		s, err := r.model.Worker.Begin(ctx, r.order, r.m.Tokens())
+		if err != nil {
+			stop()
+			return broken(err)
+		}
+		r.stream, r.stop = s, stop
+		go r.pull(s, from, r.until)
+	}
+	select { // the latest bound counts
+	case <-r.until:
+	default:
+	}
+	r.until <- until
+	return nil
+}
+
+// broken is what an engine's error comes to.
+func broken(err error) job.Broken {
+	if x := (*Refusal)(nil); errors.As(err, &x) {
+		return job.Broken{Code: x.Code, Message: x.Message}
+	}
+	return job.Broken{Code: job.EngineFailed, Message: err.Error()}
+}
+
+// pull reads tokens from the engine as far as bounds allow. It is a goroutine of its own,
+// which ends with the stream.
+func (r *run) pull(s Stream, at int, bounds <-chan int) {
+	bound := at
+	for {
+		for at >= bound {
+			select {
+			case bound = <-bounds:
+			case <-r.done:
+				return
+			case <-r.p.ctx.Done():
+				return
+			}
+		}
+		id, ok := s.Next()
+		if !ok {
+			break
+		}
+		r.give(job.Computed{N: at, Tokens: []int32{id}})
+		at++
+		select {
+		case bound = <-bounds:
+		default:
+		}
+	}
+	finish, err := s.End()
+	switch {
+	case err != nil:
+		r.give(broken(err))
+	case finish != ghost.FinishCancelled:
+		r.give(job.Computed{N: at, Finish: finish})
+	}
+}
+
+// halt ends the engine's work.
+func (r *run) halt() {
+	if r.stop != nil {
+		r.stop()
+		r.stop = nil
+	}
+}
+
+// sign makes the receipt; it may take a prefill.
+func (r *run) sign(a job.SignReceipt, s Stream) {
+	trace, outline, err := r.model.Worker.Seal(r.p.ctx, r.order, a.Tokens, s)
+	if err != nil {
+		r.give(job.Broken{Code: job.NotReceipted, Message: fmt.Sprintf("the trace: %v", err)})
+		return
+	}
+	o := r.order
+	q := o.Request
+	c := &ghost.Receipt{
+		Time: r.p.o.Now().Unix(), Model: o.Model, Arithmetic: arith.Version,
+		Request: q.Hash(), Prompt: ghost.HashTokens(q.Salt, q.Prompt), Answer: ghost.HashTokens(q.Salt, a.Tokens),
+		Finish: a.Finish, SeedRule: ghost.SeedRule1,
+		SeedNonce: ghost.CommitSeed(o.SeedNonce), AuditNonce: o.Audit,
+		Trace: trace, Client: o.Client, Price: uint64(a.Price), Grade: r.model.Grade,
+	}
+	if err := c.Sign(r.p.o.Secret); err != nil {
+		r.give(job.Broken{Code: job.NotReceipted, Message: err.Error()})
+		return
+	}
+	r.give(func() {
+		r.sealed = &sealed{outline}
+		r.step(job.Signed{Receipt: c})
+	})
+}
