@@ -23,7 +23,7 @@ func (t *Transition) Encode() ([]byte, error) {
 	b = le.AppendUint64(b, t.Shape.Rows)
 	b = le.AppendUint32(b, uint32(t.Shape.Format))
 	b = le.AppendUint32(b, uint32(t.Shape.Dim))
-	b = append(b, flag(t.Shape.Moments), byte(t.Rule.Kind), 0, 0)
+	b = append(b, oneIf(t.Shape.Moments), byte(t.Rule.Kind), 0, 0)
 	b = le.AppendUint64(b, t.Commit)
 	b = append(b, t.Before[:]...)
 	b = append(b, t.After[:]...)
@@ -132,7 +132,7 @@ func (d *decoder) u64() uint64 {
 	return 0
 }
 
-func flag(b bool) byte {
+func oneIf(b bool) byte {
 	if b {
 		return 1
 	}
