@@ -49,7 +49,7 @@ func Best() Path {
 func (p Path) shape() (rows, cols int) {
 	switch p {
 	case AVX512:
-		return 8, 48
+		return 12, 32
 	case AVX2:
 		return 6, 16
 	}
@@ -159,7 +159,7 @@ func (m *Multiplier) Mul(c, a, b Matrix, add bool) {
 		size := n * tileCols
 		Each(m.threads, panels, func(p int) {
 			j := p * tileCols
-			pack(m.panels[p*size:(p+1)*size], b.Part(k, n, j, min(tileCols, b.Cols-j)), tileCols)
+			m.path.pack(m.panels[p*size:(p+1)*size], b.Part(k, n, j, min(tileCols, b.Cols-j)), tileCols)
 		})
 		Each(m.threads, blocks*spans, func(i int) {
 			buf := <-m.free
@@ -184,7 +184,7 @@ func (m *Multiplier) rows(c, a Matrix, panels, buf []float32, zero bool) {
 		whole = a.Rows / tileRows * tileRows
 	}
 	for i := whole; i < a.Rows; i += tileRows {
-		pack(packed[(i-whole)*n:(i-whole+tileRows)*n], a.Part(i, min(tileRows, a.Rows-i), 0, n).T(), tileRows)
+		m.path.pack(packed[(i-whole)*n:(i-whole+tileRows)*n], a.Part(i, min(tileRows, a.Rows-i), 0, n).T(), tileRows)
 	}
 	size := n * tileCols
 	for j := 0; j < c.Cols; j += tileCols {
@@ -217,8 +217,11 @@ func (m *Multiplier) rows(c, a Matrix, panels, buf []float32, zero bool) {
 
 // pack writes rows of width values to dst: row k has those of row k of m, and
 // zeros after them.
-func pack(dst []float32, m Matrix, width int) {
+func (p Path) pack(dst []float32, m Matrix, width int) {
 	if m.ColStep == 1 {
+		if m.Cols == width && p.packRuns(dst[:m.Rows*width], m.X[:m.end()], m.RowStep, width, m.Rows) {
+			return
+		}
 		for k := range m.Rows {
 			row := dst[k*width : (k+1)*width]
 			clear(row[copy(row, m.X[k*m.RowStep:][:m.Cols]):])

@@ -57,3 +57,21 @@ func (p Path) axpyAsm(y, x []float32, a float32) { axpyAVX512(&y[0], &x[0], a, l
 func (p Path) dotAsm(x, y []float32) float32 { return dotAVX512(&x[0], &y[0], len(x)/lanes) }
 
 func (p Path) gateAsm(h, g, u []float32) { gateAVX512(&h[0], &g[0], &u[0], len(h)/lanes) }
+
+// packRuns copies n runs of width values, step values apart, to dst; false if
+// p has no kernel for the width. src and dst are long enough.
+func (p Path) packRuns(dst, src []float32, step, width, n int) bool {
+	switch {
+	case p == AVX512 && width == 12:
+		pack12AVX512(&dst[0], &src[0], 4*step, n)
+	case p == AVX512 && width == 32:
+		pack32AVX512(&dst[0], &src[0], 4*step, n)
+	default:
+		return false
+	}
+	return true
+}
+
+func (p Path) adamAsm(w, m, v, g []float32, k *[9]float32) (finite bool) {
+	return adamAVX512(&w[0], &m[0], &v[0], &g[0], &k[0], len(w)/lanes) == 0
+}

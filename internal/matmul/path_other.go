@@ -23,3 +23,7 @@ func (p Path) axpyAsm(y, x []float32, a float32) { panic(noAssembly) }
 func (p Path) dotAsm(x, y []float32) float32 { panic(noAssembly) }
 
 func (p Path) gateAsm(h, g, u []float32) { panic(noAssembly) }
+
+func (p Path) packRuns(dst, src []float32, step, width, n int) bool { return false }
+
+func (p Path) adamAsm(w, m, v, g []float32, k *[9]float32) (finite bool) { panic(noAssembly) }

@@ -29,4 +29,13 @@ func scaleAVX512(x *float32, s float32, n int)
 func axpyAVX512(y *float32, x *float32, a float32, n int)
 
 //go:noescape
+func pack12AVX512(dst *float32, src *float32, step int, n int)
+
+//go:noescape
+func pack32AVX512(dst *float32, src *float32, step int, n int)
+
+//go:noescape
+func adamAVX512(w *float32, m *float32, v *float32, grad *float32, k *float32, n int) float32
+
+//go:noescape
 func dotAVX512(x *float32, y *float32, n int) float32

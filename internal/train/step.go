@@ -51,11 +51,9 @@ func (o *Optimiser) rows(step int) sat.Adam {
 func (t *Trainer) Update(o *Optimiser) error {
 	m := t.m
 	rate := float32(o.Rate * o.share(m.Step))
-	norm, err := t.clip(o.Clip)
-	if err != nil {
+	if err := t.clip(o.Clip); err != nil {
 		return err
 	}
-	_ = norm
 	adam := sat.Adam{LR: rate, Beta1: o.Beta1, Beta2: o.Beta2, Eps: o.Eps}
 	for _, p := range m.Params {
 		a := adam
@@ -67,7 +65,7 @@ func (t *Trainer) Update(o *Optimiser) error {
 		errs := make([]error, (n+size-1)/size)
 		matmul.Each(t.threads, len(errs), func(c int) {
 			b, e := c*size, min((c+1)*size, n)
-			errs[c] = a.Step(p.W[b:e], p.M[b:e], p.V[b:e], p.G[b:e], uint32(m.Step+1))
+			errs[c] = t.adam(a, p.W[b:e], p.M[b:e], p.V[b:e], p.G[b:e], uint32(m.Step+1))
 		})
 		for _, err := range errs {
 			if err != nil {
@@ -84,6 +82,17 @@ func (t *Trainer) Update(o *Optimiser) error {
 	return nil
 }
 
+// adam is a.Step, fast.
+func (t *Trainer) adam(a sat.Adam, w, m, v, g []float32, step uint32) error {
+	if err := a.Valid(); err != nil {
+		return err
+	}
+	if !t.mm.Path().Adam(w, m, v, g, matmul.TermsOf(a.LR, a.Beta1, a.Beta2, a.Eps, a.WeightDecay, step)) {
+		return errDiverged
+	}
+	return nil
+}
+
 // updateRows makes a step of the rows that were touched, each with its own
 // count of steps.
 func (t *Trainer) updateRows(tab *Table, g *RowGrads, a sat.Adam) error {
@@ -93,7 +102,7 @@ func (t *Trainer) updateRows(tab *Table, g *RowGrads, a sat.Adam) error {
 		for i := c * few; i < min((c+1)*few, len(g.Rows)) && errs[c] == nil; i++ {
 			r := g.Rows[i]
 			tab.Steps[r]++
-			errs[c] = a.Step(tab.row(tab.W, r), tab.row(tab.M, r), tab.row(tab.V, r), g.G[i*tab.Cols:(i+1)*tab.Cols], tab.Steps[r])
+			errs[c] = t.adam(a, tab.row(tab.W, r), tab.row(tab.M, r), tab.row(tab.V, r), g.G[i*tab.Cols:(i+1)*tab.Cols], tab.Steps[r])
 		}
 	})
 	for _, err := range errs {
@@ -104,9 +113,8 @@ func (t *Trainer) updateRows(tab *Table, g *RowGrads, a sat.Adam) error {
 	return nil
 }
 
-// clip shortens the gradient of all parameters to length at most and returns
-// the length it had. Squares are added in float64, in pieces of 65536.
-func (t *Trainer) clip(most float32) (float64, error) {
+// clip shortens the gradient of all parameters to length at most. Squares are added in float64, in pieces of 65536.
+func (t *Trainer) clip(most float32) error {
 	g := t.m.slab[1]
 	const size = 65536
 	parts := make([]float64, (len(g)+size-1)/size)
@@ -124,7 +132,7 @@ func (t *Trainer) clip(most float32) (float64, error) {
 	}
 	norm := math.Sqrt(sum)
 	if math.IsNaN(norm) || math.IsInf(norm, 0) {
-		return norm, errDiverged
+		return errDiverged
 	}
 	if norm > float64(most) {
 		s := float32(float64(most) / norm)
@@ -132,5 +140,5 @@ func (t *Trainer) clip(most float32) (float64, error) {
 			t.mm.Path().Scale(g[p*size:min((p+1)*size, len(g))], s)
 		})
 	}
-	return norm, nil
+	return nil
 }

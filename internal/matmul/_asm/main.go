@@ -14,7 +14,7 @@ func main() {
 	flag.Parse()
 	Package("github.com/geistnet/geist/internal/matmul/_asm")
 	ConstraintExpr("amd64,!purego")
-	tile("tileAVX512", 8, 3, 64, func() VecVirtual { return ZMM() })
+	tile("tileAVX512", 12, 2, 64, func() VecVirtual { return ZMM() })
 	tile("tileAVX2", 6, 2, 32, func() VecVirtual { return YMM() })
 	c := newExpConsts()
 	largest()
@@ -23,6 +23,8 @@ func main() {
 	gateGrad(c)
 	scale()
 	axpy()
+	packs()
+	adam()
 	dot()
 	Generate()
 }
@@ -36,7 +38,8 @@ func tile(name string, rows, cols, width int, vector func() VecVirtual) {
 	Pragma("noescape")
 	c := Load(Param("c"), GP64())
 	ldc := Load(Param("ldc"), GP64())
-	a := Load(Param("a"), GP64())
+	a := GP64()
+	Load(Param("a"), a)
 	ars := Load(Param("ars"), GP64())
 	acs := Load(Param("acs"), GP64())
 	b := Load(Param("b"), GP64())
@@ -73,22 +76,23 @@ func tile(name string, rows, cols, width int, vector func() VecVirtual) {
 		}
 	}
 	Label("begin")
-	// Rows 0..4 and, with a second base 4 rows on, 4..8 are a + {0,1,2}·ars and a + 3·ars.
-	ars3, a4 := GP64(), GP64()
+	// Row i is base[i/4] + (i%4)·ars.
+	ars3 := GP64()
 	LEAQ(Mem{Base: ars, Index: ars, Scale: 2}, ars3)
-	LEAQ(Mem{Base: a, Index: ars, Scale: 4}, a4)
+	base := []GPVirtual{a}
+	for i := 4; i < rows; i += 4 {
+		next := GP64()
+		LEAQ(Mem{Base: base[len(base)-1], Index: ars, Scale: 4}, next)
+		base = append(base, next)
+	}
 	row := func(i int) Mem {
-		base := a
-		if i >= 4 {
-			base = a4
-		}
 		switch i % 4 {
 		case 0:
-			return Mem{Base: base}
+			return Mem{Base: base[i/4]}
 		case 3:
-			return Mem{Base: base, Index: ars3, Scale: 1}
+			return Mem{Base: base[i/4], Index: ars3, Scale: 1}
 		}
-		return Mem{Base: base, Index: ars, Scale: uint8(i % 4)}
+		return Mem{Base: base[i/4], Index: ars, Scale: uint8(i % 4)}
 	}
 	bv := make([]VecVirtual, cols)
 	for j := range bv {
@@ -105,8 +109,9 @@ func tile(name string, rows, cols, width int, vector func() VecVirtual) {
 			VFMADD231PS(bv[j], x, acc[i][j])
 		}
 	}
-	ADDQ(acs, a)
-	ADDQ(acs, a4)
+	for _, r := range base {
+		ADDQ(acs, r)
+	}
 	ADDQ(U32(uint32(cols*width)), b)
 	DECQ(k)
 	JNZ(LabelRef("loop"))
@@ -369,6 +374,107 @@ func dot() {
 	DECQ(n)
 	JNZ(LabelRef("l"))
 	r := fold(sum, func(a, b, dst Op) { VADDPS(a, b, dst) })
+	VZEROUPPER()
+	Store(r, ReturnIndex(0))
+	RET()
+}
+
+// packs emits copies of n runs of floats, step bytes apart, to one place after
+// another: 12 to a row of a packed A, 32 to one of a packed B.
+func packs() {
+	for _, p := range []struct {
+		name  string
+		parts []int // bytes
+	}{{"pack12AVX512", []int{32, 16}}, {"pack32AVX512", []int{64, 64}}} {
+		TEXT(p.name, NOSPLIT, "func(dst *float32, src *float32, step int, n int)")
+		Pragma("noescape")
+		dst := Load(Param("dst"), GP64())
+		src := Load(Param("src"), GP64())
+		step := Load(Param("step"), GP64())
+		n := Load(Param("n"), GP64())
+		Label("l")
+		at := 0
+		for _, size := range p.parts {
+			var v VecVirtual
+			switch size {
+			case 16:
+				v = XMM()
+			case 32:
+				v = YMM()
+			default:
+				v = ZMM()
+			}
+			VMOVUPS(Mem{Base: src, Disp: at}, v)
+			VMOVUPS(v, Mem{Base: dst, Disp: at})
+			at += size
+		}
+		ADDQ(U32(uint32(at)), dst)
+		ADDQ(step, src)
+		DECQ(n)
+		JNZ(LabelRef("l"))
+		VZEROUPPER()
+		RET()
+	}
+}
+
+// adam emits a step of sat.Adam for 16·n values. k points to beta1, 1−beta1,
+// beta2, 1−beta2, c1, c2, eps, decay and the rate. What it returns is 0 if all
+// results are finite, else a NaN.
+func adam() {
+	TEXT("adamAVX512", NOSPLIT, "func(w *float32, m *float32, v *float32, grad *float32, k *float32, n int) float32")
+	Pragma("noescape")
+	w := Load(Param("w"), GP64())
+	m := Load(Param("m"), GP64())
+	v := Load(Param("v"), GP64())
+	g := Load(Param("grad"), GP64())
+	k := Load(Param("k"), GP64())
+	n := Load(Param("n"), GP64())
+	terms := make([]VecVirtual, 9)
+	for i := range terms {
+		terms[i] = ZMM()
+		VBROADCASTSS(Mem{Base: k, Disp: 4 * i}, terms[i])
+	}
+	beta1, rest1, beta2, rest2, c1, c2, eps, decay, rate := terms[0], terms[1], terms[2], terms[3], terms[4], terms[5], terms[6], terms[7], terms[8]
+	bad := ZMM()
+	VPXORD(bad, bad, bad)
+	i := GP64()
+	XORQ(i, i)
+	at := func(p Register) Mem { return Mem{Base: p, Index: i, Scale: 1} }
+	check := func(x VecVirtual) {
+		t := ZMM()
+		VSUBPS(x, x, t)
+		VADDPS(t, bad, bad)
+	}
+	Label("l")
+	gv, mv, vv, wv, t := ZMM(), ZMM(), ZMM(), ZMM(), ZMM()
+	VMOVUPS(at(g), gv)
+	VMULPS(at(m), beta1, mv)
+	VMULPS(gv, rest1, t)
+	VADDPS(t, mv, mv)
+	VMULPS(gv, gv, gv)
+	VMULPS(gv, rest2, gv)
+	VMULPS(at(v), beta2, vv)
+	VADDPS(gv, vv, vv)
+	VMOVUPS(mv, at(m))
+	VMOVUPS(vv, at(v))
+	check(mv)
+	check(vv)
+	VDIVPS(c2, vv, vv)
+	VSQRTPS(vv, vv)
+	VADDPS(eps, vv, vv)
+	VDIVPS(c1, mv, mv)
+	VDIVPS(vv, mv, mv)
+	VMOVUPS(at(w), wv)
+	VMULPS(wv, decay, t)
+	VADDPS(t, mv, mv)
+	VMULPS(mv, rate, mv)
+	VSUBPS(mv, wv, wv)
+	VMOVUPS(wv, at(w))
+	check(wv)
+	ADDQ(U32(64), i)
+	DECQ(n)
+	JNZ(LabelRef("l"))
+	r := fold(bad, func(a, b, dst Op) { VADDPS(a, b, dst) })
 	VZEROUPPER()
 	Store(r, ReturnIndex(0))
 	RET()
