@@ -1,0 +1,202 @@
+package rows
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/geistnet/geist/merkle"
+	"github.com/geistnet/geist/sat"
+)
+
+// Server is an http.Handler that answers requests for rows.
+type Server struct {
+	tables map[merkle.Hash]*served
+	order  []*served
+	busy   chan struct{} // one for each request in work
+	mux    *http.ServeMux
+}
+
+type served struct {
+	Table
+	height int
+}
+
+// Requests in work at a time for each processor. More of them would wait for a
+// processor, and hold their answers in memory.
+const perProcessor = 4
+
+// NewServer serves tables, at least one. Of two with one root the first is taken.
+func NewServer(tables []Table) (*Server, error) {
+	s := &Server{tables: map[merkle.Hash]*served{}, busy: make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0)), mux: http.NewServeMux()}
+	for i := range tables {
+		t := &tables[i]
+		if err := t.Check(); err != nil {
+			return nil, fmt.Errorf("table %q: %w", t.Name, err)
+		}
+		if s.tables[t.Root] != nil {
+			continue
+		}
+		x := &served{*t, sat.Level(t.Rows, 1)}
+		s.tables[t.Root], s.order = x, append(s.order, x)
+	}
+	if len(s.order) == 0 {
+		return nil, errors.New("there are no tables of rows to serve")
+	}
+	s.mux.HandleFunc("GET /geist/v1/rows", s.list)
+	s.mux.HandleFunc("GET /geist/v1/rows/{root}/{level}", s.level)
+	s.mux.HandleFunc("POST /geist/v1/rows", s.rows)
+	return s, nil
+}
+
+// Times of an HTTP server of rows: a request is small, an answer has at most
+// 2²⁶ bytes.
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = 30 * time.Second
+	writeTimeout  = 2 * time.Minute
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 16 << 10
+)
+
+// HTTP is an http.Server with limits that fit.
+func (s *Server) HTTP() *http.Server {
+	return &http.Server{
+		Handler: s, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
+		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.busy <- struct{}{}:
+		defer func() { <-s.busy }()
+	default:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// listing is what GET /geist/v1/rows says.
+type listing struct {
+	Version int      `json:"version"`
+	Tables  []listed `json:"tables"`
+}
+
+type listed struct {
+	Name   string `json:"name"`
+	Root   string `json:"root"`
+	Rows   int    `json:"rows"`
+	Format string `json:"format"`
+	Cols   int    `json:"cols"`
+}
+
+func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
+	l := listing{Version: 1}
+	for _, t := range s.order {
+		l.Tables = append(l.Tables, listed{t.Name, t.Root.String(), t.Rows, t.Format.String(), t.Cols})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(l) // the client has gone
+}
+
+func (s *Server) level(w http.ResponseWriter, r *http.Request) {
+	var root merkle.Hash
+	b, err := hex.DecodeString(r.PathValue("root"))
+	level, err2 := strconv.Atoi(r.PathValue("level"))
+	if err != nil || err2 != nil || len(b) != len(root) {
+		http.Error(w, "expected a root of 64 hexadecimal digits and a level", http.StatusBadRequest)
+		return
+	}
+	t := s.tables[merkle.Hash(b)]
+	if t == nil || level < 0 || level > t.height {
+		http.Error(w, "there is no such table or level", http.StatusNotFound)
+		return
+	}
+	n := sat.Width(t.Rows, level)
+	if n > maxAnswerBytes/len(root) {
+		http.Error(w, fmt.Sprintf("the level has %d hashes; ask for a higher one", n), http.StatusRequestEntityTooLarge)
+		return
+	}
+	hashes := make([]merkle.Hash, n)
+	if err := t.Nodes.Load(level, 0, hashes); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	send(w, sat.Encode(nil, hashes))
+}
+
+func send(w http.ResponseWriter, b []byte) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	_, _ = w.Write(b) // the client has gone
+}
+
+func (s *Server) rows(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBodyBytes)))
+	if err != nil {
+		status := http.StatusBadRequest
+		if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
+			status = http.StatusRequestEntityTooLarge
+		}
+		http.Error(w, err.Error(), status)
+		return
+	}
+	wants, err := decode(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	size := 0
+	for i, x := range wants {
+		t := s.tables[x.Root]
+		if t == nil || x.Level > t.height || x.IDs[len(x.IDs)-1] >= uint64(t.Rows) {
+			http.Error(w, fmt.Sprintf("want %d: there is no such table, level or row", i), http.StatusNotFound)
+			return
+		}
+		n, err := sat.ProofLen(t.Rows, x.Level, x.IDs)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if size += n*len(merkle.Hash{}) + len(x.IDs)*t.RowBytes(); size > maxAnswerBytes {
+			http.Error(w, fmt.Sprintf("the answer would be longer than %d bytes", maxAnswerBytes), http.StatusRequestEntityTooLarge)
+			return
+		}
+	}
+	out := make([]byte, 0, size)
+	for _, x := range wants {
+		if out, err = s.tables[x.Root].lookup(out, x); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+	}
+	send(w, out)
+}
+
+// lookup appends the lookup of rows that are there.
+func (t *served) lookup(dst []byte, w Want) ([]byte, error) {
+	var err error
+	for _, id := range w.IDs {
+		if dst, err = t.Read(dst, int(id)); err != nil {
+			return nil, err
+		}
+	}
+	proof, err := sat.Prove(t.Tree, w.Level, w.IDs)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range proof {
+		dst = append(dst, h[:]...)
+	}
+	return dst, nil
+}
