@@ -29,6 +29,9 @@ type Options struct {
 	// Available is the memory that may be used, in bytes, such as that of
 	// Available; 0: any.
 	Available int64
+	// Rows has the rows of memory blocks, which the file then may lack; nil: the
+	// file has them.
+	Rows model.Memory
 	// Progress is called now and then with the bytes of weights loaded so far.
 	Progress func(done, total int64)
 }
@@ -98,7 +101,7 @@ func Plan(f *gguf.File, o Options) (engine.Memory, error) {
 }
 
 func plan(f *gguf.File, o *Options) (engine.Memory, model.Options, error) {
-	opt := model.Options{Path: o.Path, Progress: o.Progress}
+	opt := model.Options{Path: o.Path, Memory: o.Rows, Progress: o.Progress}
 	m, err := model.Plan(f, opt)
 	if err != nil {
 		return engine.Memory{}, opt, err

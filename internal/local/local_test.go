@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -248,5 +249,68 @@ func TestLinuxMemory(t *testing.T) {
 	}
 	if got := Available(); got < 0 {
 		t.Errorf("this machine has %d bytes", got)
+	}
+}
+
+// asked counts what is read of another file's tables.
+type asked struct {
+	f    *gguf.File
+	rows atomic.Int64
+}
+
+func (a *asked) Table(name string) (arith.Format, int, int, bool) {
+	t := a.f.Tensor(name)
+	return t.Format, t.Rows(), t.Cols(), true
+}
+
+func (a *asked) Rows(name string, ids []int, dst []byte) error {
+	t := a.f.Tensor(name)
+	n := t.Format.RowBytes(t.Cols())
+	for i, id := range ids {
+		copy(dst[i*n:(i+1)*n], t.Data[id*n:])
+	}
+	a.rows.Add(int64(len(ids)))
+	return nil
+}
+
+// TestRows: rows of memory blocks may come from elsewhere.
+func TestRows(t *testing.T) {
+	spec := synth.Presets["tiny"]
+	spec.Arch, spec.Type = "geist", "f16"
+	spec.Memory = &synth.Memory{Rules: []string{"hash", "product"}, HashHeads: 2, HashRows: 31, ProductHeads: 2, Keys: 11, KeyDim: 16, TopK: 4}
+	var b bytes.Buffer
+	if err := synth.Write(&b, spec, nil); err != nil {
+		t.Fatal(err)
+	}
+	var answers [2][]int32
+	source := new(asked)
+	for i := range answers {
+		f, err := gguf.Parse("memory", b.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := Options{Threads: 1, Engine: engine.Options{Context: 64, Sessions: 1}}
+		if i == 1 {
+			source.f = f
+			o.Rows = source
+		}
+		m := open(t, f, o)
+		a, err := m.Engine.Generate(t.Context(), engine.Request{Prompt: []int32{5, 6, 7, 5, 6}, MaxTokens: 6})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for tok, ok := a.Next(); ok; tok, ok = a.Next() {
+			answers[i] = append(answers[i], tok.ID)
+		}
+		if err := a.Result().Err; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(answers[0], answers[1]) || len(answers[0]) != 6 {
+		t.Errorf("answers %v and %v", answers[0], answers[1])
+	}
+	// Ten positions were computed, of 4 rows of n-grams and 8 of product keys each.
+	if n := source.rows.Load(); n != 10*12 {
+		t.Errorf("%d rows were asked for", n)
 	}
 }
