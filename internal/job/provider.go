@@ -562,18 +562,16 @@ func (x *providerStep) tick() {
 		x.s.Last = x.now
 	}
 	waited := x.now - x.s.Last
-	engine := x.s.Finish == "" && len(x.s.Tokens) < x.until && x.s.Phase != PhaseOffered && x.s.Phase != PhasePriced
-	blocked := !x.joined || x.s.Sent >= x.limit() || x.s.Finish != "" || !engine
+	started := x.s.Phase != PhaseOffered && x.s.Phase != PhasePriced
+	engine := started && x.s.Finish == "" && len(x.s.Tokens) < x.until
+	client := !x.joined || !engine || x.s.Sent >= x.limit() // whose turn it is
 	switch {
+	case client && waited >= x.grace.Client && !x.joined:
+		x.end(PhaseFailed, ClientGone, true)
+	case client && waited >= x.grace.Client:
+		x.end(PhaseFailed, Unpaid, true)
 	case engine && waited >= x.grace.Engine:
-		x.s.Message = ""
 		x.end(PhaseFailed, EngineFailed, false)
-	case blocked && !engine && waited >= x.grace.Client:
-		if !x.joined {
-			x.end(PhaseFailed, ClientGone, true)
-		} else {
-			x.end(PhaseFailed, Unpaid, true)
-		}
 	}
 }
 
