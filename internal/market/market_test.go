@@ -451,3 +451,22 @@ func FuzzPreferences(f *testing.F) {
 		}
 	})
 }
+
+func TestFollows(t *testing.T) {
+	list := func(n int, at int64, of ...int) *nostr.Event {
+		e := &nostr.Event{Kind: 3, CreatedAt: nostr.Timestamp(at), Tags: nostr.Tags{{"p"}, {"p", "x"}, {"t", "y"}}}
+		for _, f := range of {
+			e.Tags = append(e.Tags, nostr.Tag{"p", public(f).String(), "ws://x"})
+		}
+		if err := nostr.Sign(e, secret(n)); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	forged := *list(3, now, 1)
+	forged.Content = "x"
+	got := Follows([]*nostr.Event{list(1, now, 2, 3), list(1, now-5, 4), list(2, now, 1), &forged, sign(t, 4, ask(4))})
+	if len(got) != 2 || len(got[public(1)]) != 2 || got[public(1)][1] != public(3) || len(got[public(2)]) != 1 {
+		t.Errorf("%v", got)
+	}
+}

@@ -2,6 +2,7 @@ package market
 
 import (
 	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/nostr"
 )
 
 // Weights of raters by their distance from the reader, in thousandths of the
@@ -52,4 +53,39 @@ func (t *Trust) Weight(k ghost.Key) int64 {
 		return 0
 	}
 	return t.weight[k]
+}
+
+// kindFollows is NIP-02's list of follows.
+const kindFollows nostr.Kind = 3
+
+// Follows reads lists of follows out of events: of each author the newest that
+// verifies. Whoever is named there and is no key is left out.
+func Follows(events []*nostr.Event) map[ghost.Key][]ghost.Key {
+	best := map[nostr.PubKey]*nostr.Event{}
+	for _, e := range events {
+		if e.Kind != kindFollows || nostr.CheckShape(e) != nil || nostr.Verify(e) != nil {
+			continue
+		}
+		if old := best[e.PubKey]; old == nil || nostr.Newer(e, old) {
+			best[e.PubKey] = e
+		}
+	}
+	out := map[ghost.Key][]ghost.Key{}
+	for k, e := range best {
+		for _, t := range e.Tags {
+			if len(t) < 2 || t[0] != "p" {
+				continue
+			}
+			if f, err := parseKey(t[1]); err == nil {
+				out[ghost.Key(k)] = append(out[ghost.Key(k)], f)
+			}
+		}
+	}
+	return out
+}
+
+// Relayed are the kinds that a relay of this market takes: those of the market, and
+// lists of follows.
+func (k Kinds) Relayed() []nostr.Kind {
+	return []nostr.Kind{k.Ask, k.Bid, k.Review, kindFollows}
 }

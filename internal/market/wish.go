@@ -3,6 +3,7 @@ package market
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -185,4 +186,24 @@ func (w *Wish) Check() error {
 		return fmt.Errorf("wish: grade %.40q", w.MinGrade)
 	}
 	return nil
+}
+
+// FindProvider is the one provider among asks that a name stands for, as in Preferences.
+func FindProvider(asks []*Ask, name string) (ghost.Key, error) {
+	var found []ghost.Key
+	if _, err := named(name); err != nil {
+		return ghost.Key{}, err
+	}
+	for _, a := range asks {
+		if position([]string{name}, a.Provider) == 0 && !slices.Contains(found, a.Provider) {
+			found = append(found, a.Provider)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return ghost.Key{}, fmt.Errorf("no ask is of provider %s", name)
+	case 1:
+		return found[0], nil
+	}
+	return ghost.Key{}, fmt.Errorf("%s stands for %d providers; give more digits", name, len(found))
 }
