@@ -37,7 +37,7 @@ func TestLinks(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && p != "." && (d.Name() == "testdata" || d.Name()[0] == '.') {
+		if d.IsDir() && p != "." && (d.Name() == "testdata" || d.Name() == "node_modules" || d.Name()[0] == '.') {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || filepath.Ext(p) != ".md" {

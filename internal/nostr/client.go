@@ -164,7 +164,6 @@ func (c *Client) publish(ctx context.Context, relay string, e *Event) error {
 		if json.Unmarshal(rest[1], &ok) != nil || json.Unmarshal(rest[2], &reason) != nil {
 			return errors.New("the relay's answer is not understood")
 		}
-		conn.Close(websocket.StatusNormalClosure, "")
 		if !ok {
 			return fmt.Errorf("the event was not taken: %.300q", reason)
 		}
@@ -327,11 +326,9 @@ func (c *Client) session(ctx context.Context, conn *websocket.Conn, relay string
 				return ctx.Err()
 			}
 			if taken++; stored > 0 && taken >= stored {
-				conn.Close(websocket.StatusNormalClosure, "")
 				return nil
 			}
 		case word == "EOSE" && stored > 0:
-			conn.Close(websocket.StatusNormalClosure, "")
 			return nil
 		case word == "CLOSED":
 			var why string
@@ -345,6 +342,8 @@ func (c *Client) session(ctx context.Context, conn *websocket.Conn, relay string
 		}
 	}
 }
+
+// Connections end without a farewell: it would wait for one from the other end.
 
 // maxBad is how many bad messages a connection may bring.
 const maxBad = 100
