@@ -92,7 +92,7 @@ func (a *accuser) layer(t, l, leaf, off int) (Claim, error) {
 	if !ok {
 		return Claim{}, fmt.Errorf("layer %d has no leaf %d", l, leaf)
 	}
-	off += (leaf - sp.First) * ghost.LeafBytes
+	off += (leaf - sp.First) * sp.Full
 	e := m.ElemBytes()
 	c := Claim{Position: t, Layer: l, Index: index, Element: off / 4}
 	switch v {

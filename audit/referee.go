@@ -165,12 +165,12 @@ func (r *referee) bytes(t, l int, v ghost.Value, index, begin, end int) ([]byte,
 		return nil, fmt.Errorf("bytes %d to %d of a value of %d", begin, end, sp.Bytes)
 	}
 	var out []byte
-	for i := begin / ghost.LeafBytes; i*ghost.LeafBytes < end; i++ {
-		b, err := r.src.leaf(t, l, sp.First+i, min(ghost.LeafBytes, sp.Bytes-i*ghost.LeafBytes))
+	for i := begin / sp.Full; i*sp.Full < end; i++ {
+		b, err := r.src.leaf(t, l, sp.First+i, min(sp.Full, sp.Bytes-i*sp.Full))
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, b[max(begin-i*ghost.LeafBytes, 0):min(end-i*ghost.LeafBytes, len(b))]...)
+		out = append(out, b[max(begin-i*sp.Full, 0):min(end-i*sp.Full, len(b))]...)
 	}
 	return out, nil
 }

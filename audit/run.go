@@ -154,12 +154,12 @@ func (c *checker) each(t, l int, v ghost.Value, index, begin, end int, piece fun
 	if end < 0 {
 		end = sp.Bytes
 	}
-	for i := begin / ghost.LeafBytes; i*ghost.LeafBytes < end; i++ {
+	for i := begin / sp.Full; i*sp.Full < end; i++ {
 		b, err := c.src.Leaf(t, l, sp.First+i)
 		if err != nil {
 			return err
 		}
-		piece(b[max(begin-i*ghost.LeafBytes, 0):min(end-i*ghost.LeafBytes, len(b))])
+		piece(b[max(begin-i*sp.Full, 0):min(end-i*sp.Full, len(b))])
 	}
 	return nil
 }

@@ -20,6 +20,10 @@ import (
 // the last of them shorter.
 const LeafBytes = 1024
 
+// HeadLeafBytes is the size of a full leaf of raw queries and keys, of which a
+// proof opens single heads.
+const HeadLeafBytes = 512
+
 // Value names one committed value of a layer at a position.
 type Value uint8
 
@@ -44,13 +48,14 @@ const (
 type Span struct {
 	First int // leaf
 	Bytes int
+	Full  int // size of a full leaf
 }
 
 // Leaves is the number of leaves of a value of n bytes, at least one.
 func Leaves(n int) int { return max(1, (n+LeafBytes-1)/LeafBytes) }
 
 // Leaves is the number of the span's leaves.
-func (s Span) Leaves() int { return Leaves(s.Bytes) }
+func (s Span) Leaves() int { return max(1, (s.Bytes+s.Full-1)/s.Full) }
 
 // Layout gives the leaves of a layer at a position.
 type Layout struct {
@@ -126,10 +131,14 @@ func (m *Model) Layout(l, t int) *Layout {
 	y := &m.Layers[l]
 	var o Layout
 	add := func(v Value, bytes int) {
-		o.spans[v] = append(o.spans[v], Span{o.n, bytes})
-		o.n += Leaves(bytes)
-		for ; bytes > LeafBytes; bytes -= LeafBytes {
-			o.sizes = append(o.sizes, LeafBytes)
+		s := Span{o.n, bytes, LeafBytes}
+		if v == RawQuery || v == RawKey {
+			s.Full = HeadLeafBytes
+		}
+		o.spans[v] = append(o.spans[v], s)
+		o.n += s.Leaves()
+		for ; bytes > s.Full; bytes -= s.Full {
+			o.sizes = append(o.sizes, uint16(s.Full))
 		}
 		o.sizes = append(o.sizes, uint16(bytes))
 	}
@@ -213,7 +222,7 @@ func TraceRoot(prompt, answer []int32, positions, cache merkle.Hash) merkle.Hash
 
 // TraceTop is TraceRoot of the root over the tokens.
 func TraceTop(prompt, answer int, tokens, positions, cache merkle.Hash) merkle.Hash {
-	b := []byte("geist/trace/1")
+	b := []byte("geist/trace/2")
 	b = binary.LittleEndian.AppendUint64(b, uint64(prompt))
 	b = binary.LittleEndian.AppendUint64(b, uint64(answer))
 	b = append(b, tokens[:]...)

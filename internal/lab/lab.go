@@ -75,6 +75,7 @@ type attack struct {
 	// claim, instead of forge, is an attack in which nothing is sampled: it
 	// reports whether the client noticed.
 	claim func(b *bench) (caught bool, err error)
+	odds  float64 // that a claim is noticed; 0 for 1
 	// honest: the run itself is right, so re-execution has nothing to find.
 	honest bool
 	// draw, if not nil, is how the challenge comes about instead of from the
@@ -224,7 +225,9 @@ func Names() []string {
 func (b *bench) perform(a *attack, seed uint64, trials int) ([]Result, error) {
 	r := Result{Name: a.name, Family: a.family, What: a.what, Theory: a.theory, CaughtBy: a.by}
 	if a.claim != nil {
-		r.Trials, r.Predicted = max(1, trials/10), 1
+		if r.Trials, r.Predicted = max(1, trials/10), a.odds; a.odds == 0 {
+			r.Predicted = 1
+		}
 		for i := range r.Trials {
 			if err := b.begin(a, seed, i); err != nil {
 				return nil, err

@@ -52,9 +52,10 @@ func (r *recording) cache(p *pass) {
 	}
 }
 
-func cut(b []byte) (leaves [][]byte) {
-	for len(b) > ghost.LeafBytes {
-		leaves, b = append(leaves, b[:ghost.LeafBytes:ghost.LeafBytes]), b[ghost.LeafBytes:]
+// cut makes leaves of n bytes, the last of them shorter.
+func cut(b []byte, n int) (leaves [][]byte) {
+	for len(b) > n {
+		leaves, b = append(leaves, b[:n:n]), b[n:]
 	}
 	return append(leaves, b)
 }
@@ -81,7 +82,7 @@ func (r *recording) seal() error {
 			var of [][]byte
 			for v := range r.cells[t][l] {
 				for _, b := range r.cells[t][l][v] {
-					of = append(of, cut(b)...)
+					of = append(of, cut(b, y.Span(ghost.Value(v), 0).Full)...)
 				}
 			}
 			if len(of) != y.Len() {
@@ -96,7 +97,7 @@ func (r *recording) seal() error {
 		var tail merkle.Hash
 		if r.tails[t] != nil {
 			var err error
-			if tail, err = fold(hashes(cut(floatBytes(r.tails[t])))); err != nil {
+			if tail, err = fold(hashes(cut(floatBytes(r.tails[t]), ghost.LeafBytes))); err != nil {
 				return err
 			}
 		}
@@ -142,7 +143,7 @@ func (r *recording) Tail(t, leaf int) ([]byte, error) {
 	if r.tails[t] == nil {
 		return nil, absent("tail", t)
 	}
-	return cut(floatBytes(r.tails[t]))[leaf], nil
+	return cut(floatBytes(r.tails[t]), ghost.LeafBytes)[leaf], nil
 }
 
 // Key implements audit.Source.
@@ -168,7 +169,7 @@ func (r *recording) LayerRoots(t int) ([]merkle.Hash, error) {
 
 // TailHashes implements audit.Prover.
 func (r *recording) TailHashes(t int) ([]merkle.Hash, error) {
-	return hashes(cut(floatBytes(r.tails[t]))), nil
+	return hashes(cut(floatBytes(r.tails[t]), ghost.LeafBytes)), nil
 }
 
 // PositionRoots implements audit.Prover.

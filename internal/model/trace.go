@@ -121,10 +121,10 @@ type bucket struct {
 	out  [16]merkle.Hash
 }
 
-// add hashes a value into the leaves dst[0], dst[1], ….
-func (l *lanes) add(dst []merkle.Hash, value []byte) {
+// add hashes a value into the leaves dst[0], dst[1], … of at most full bytes.
+func (l *lanes) add(dst []merkle.Hash, value []byte, full int) {
 	for i := 0; ; i++ {
-		n := min(len(value), ghost.LeafBytes)
+		n := min(len(value), full)
 		l.leaf(&dst[i], value[:n])
 		if value = value[n:]; len(value) == 0 {
 			return
@@ -292,7 +292,7 @@ func (t *Trace) keep(s *State, r, l int, v ghost.Value, index int, value []byte)
 	sp := t.layouts[r].Span(v, index)
 	dst := t.keptLeaves(s, r, l)
 	for i := range sp.Leaves() {
-		dst[sp.First+i] = append([]byte(nil), value[i*ghost.LeafBytes:min((i+1)*ghost.LeafBytes, len(value))]...)
+		dst[sp.First+i] = append([]byte(nil), value[i*sp.Full:min((i+1)*sp.Full, len(value))]...)
 	}
 }
 
@@ -308,7 +308,8 @@ func (t *Trace) keptLeaves(s *State, r, l int) [][]byte {
 
 // value hashes one value of row r.
 func (t *Trace) value(s *State, k *lanes, r, l int, v ghost.Value, index int, data []byte) {
-	k.add(t.row(r)[t.layouts[r].Span(v, index).First:], data)
+	sp := t.layouts[r].Span(v, index)
+	k.add(t.row(r)[sp.First:], data, sp.Full)
 	t.keep(s, r, l, v, index, data)
 }
 
@@ -419,7 +420,7 @@ func (t *Trace) attendTraced(w *kernel.Worker, s *State, y *layer, l int, tiles 
 				sp := t.layouts[r].Span(ghost.Weights, head)
 				to, each := t.row(r)[sp.First:], sp.Leaves()
 				for k := range n {
-					work.lanes.add(to[k*each:], a.Weights[i+k])
+					work.lanes.add(to[k*each:], a.Weights[i+k], sp.Full)
 					binary.LittleEndian.PutUint32(t.top[(r*m.Heads+head+k)*4:], math.Float32bits(a.Top[i+k]))
 					t.keep(s, r, l, ghost.Weights, head+k, a.Weights[i+k])
 				}
@@ -455,7 +456,7 @@ func (t *Trace) finish(w *kernel.Worker, s *State) {
 				for len(work.nodes) < n {
 					work.nodes = append(work.nodes, merkle.Hash{})
 				}
-				work.lanes.add(work.nodes, bytesOf(s.logits[i*stride:][:m.Vocab]))
+				work.lanes.add(work.nodes, bytesOf(s.logits[i*stride:][:m.Vocab]), ghost.LeafBytes)
 				work.lanes.done()
 				t.tails[s.want[i]] = t.fold(work.nodes[:n])
 			}

@@ -117,13 +117,13 @@ func TestFraudSizes(t *testing.T) {
 		{"attention code", ghost.AttnOut, scales + 40, 1}, {"attention scale", ghost.AttnOut, 8, 1}, {"mid", ghost.ResidMid, 1000, 1},
 		{"hidden code", ghost.Hidden, hidden + 40, 1}, {"hidden scale", ghost.Hidden, 8, 1}, {"out", ghost.ResidOut, 1000, 1}} {
 		sp := y.Span(x.v, 0)
-		leaf := sp.First + x.off/ghost.LeafBytes
+		leaf := sp.First + x.off/sp.Full
 		data, err := honest.Leaf(at, l, leaf)
 		if err != nil {
 			t.Fatal(err)
 		}
 		data = bytes.Clone(data)
-		data[x.off%ghost.LeafBytes] ^= x.xor
+		data[x.off%sp.Full] ^= x.xor
 		liar := &patched{honest, at, l, leaf, data}
 		theirs := *run
 		theirs.Trace = traceOf(run, liar)

@@ -3,9 +3,11 @@ package prove
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -114,6 +116,7 @@ func TestMeasure(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("replay and root: %.2f s (cpu %.2f s)", time.Since(begin).Seconds(), (cpu() - used).Seconds())
+	sizes(t, n, run)
 	for i, size := range []audit.Size{{Cells: 32, Tails: 4, Full: 1}, {Cells: 32, Tails: 4, Full: 1}, {Cells: 8, Tails: 2, Full: 1}} {
 		file := seal(t, run, size)
 		ch := file.Challenge()
@@ -150,5 +153,39 @@ func TestMeasure(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// sizes reports how large proofs are over many challenges: what is drawn decides
+// how many rows the checks of scales open.
+func sizes(t *testing.T, n *Node, run *audit.Run) {
+	layers, tails := map[[2]int]bool{}, map[int]bool{}
+	var of [2][]audit.Challenge
+	for i, cells := range []int{8, 32} {
+		for seed := range 40 {
+			ch := audit.Challenge{Seed: [32]byte{byte(seed), byte(cells)}, Cells: cells, Tails: 2 + i*2, Full: 1}
+			of[i] = append(of[i], ch)
+			l, x := ch.Touches(run)
+			maps.Copy(layers, l)
+			maps.Copy(tails, x)
+		}
+	}
+	x, err := n.replay(run, run.Outline, func(pos, layer int) bool { return layers[[2]int{pos, layer}] }, func(pos int) bool { return tails[pos] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, cells := range []int{8, 32} {
+		var all []int
+		sum := 0
+		for _, ch := range of[i] {
+			proof, err := audit.Prove(run, ch, x)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, len(proof))
+			sum += len(proof)
+		}
+		slices.Sort(all)
+		t.Logf("c = %d: %d proofs of %d to %d bytes, half of them up to %d, %d on average", cells, len(all), all[0], all[len(all)-1], all[len(all)/2], sum/len(all))
 	}
 }
