@@ -10,13 +10,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/gguf"
+	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/matmul"
 	"github.com/geistnet/geist/internal/train"
 )
 
 // Train makes a model from text.
 func (v verbs) Train() *cobra.Command {
-	return group("train", "Train a small model, with the same bits on every machine", v.trainTales())
+	return group("train", "Train a small model, with the same bits on every machine", v.trainTales(), v.trainCheck())
 }
 
 func (v verbs) trainTales() *cobra.Command {
@@ -137,4 +139,55 @@ func (v verbs) finishTraining(run *train.Run, out, losses string) error {
 	}
 	fmt.Fprintf(v.out.W, "SHA-256 %x\n", sha256.Sum256(b))
 	return nil
+}
+
+func (v verbs) trainCheck() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check FILE.gguf --data FILE",
+		Short: "Measure a trained model on text that it was not trained on",
+		Long: `Computes the loss of a model that "geist train tales" made on the held-out part of
+its text, as answers are computed: from the model file, in the canonical
+arithmetic, each text from its first token. The loss is in nats per token.`,
+		Example: "  geist train check tales.gguf --data fairy-tales.txt",
+		Args:    cobra.ExactArgs(1),
+	}
+	data := c.Flags().String("data", "", "text that the model was trained on")
+	threads := c.Flags().Int("threads", runtime.NumCPU(), "threads to use; the result does not depend on it")
+	texts := c.Flags().Int("texts", 0, "measure only so many texts (0: all)")
+	seed := c.Flags().Uint64("seed", 1, "seed of the training")
+	_ = c.MarkFlagRequired("data")
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		if *threads < 1 || *texts < 0 {
+			return fmt.Errorf("%w: --threads must be at least 1, --texts not negative", errUsage)
+		}
+		text, err := os.ReadFile(*data)
+		if err != nil {
+			return err
+		}
+		r := train.Tales()
+		r.Seed = *seed
+		set, err := r.Prepare(text)
+		if err != nil {
+			return err
+		}
+		f, err := gguf.Open(args[0])
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		held := set.Held
+		if *texts > 0 && *texts < len(held) {
+			held = held[:*texts]
+		}
+		var loss float64
+		if err := f.Guard(func() { loss, err = train.Canonical(f, held, kernel.Best(), *threads) }); err != nil {
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(v.out.W, "held-out loss of %d texts in canonical arithmetic: %.4f\n", len(held), loss)
+		return nil
+	}
+	return c
 }

@@ -49,18 +49,27 @@ type Run struct {
 // heldPart is how many windows of held-out text are measured during a run.
 const heldPart = 32
 
-// NewRun prepares the text and the model, or takes the model from the checkpoint
-// if there is one. A checkpoint that does not fit is an error.
-func NewRun(r Recipe, text []byte, o Options) (*Run, error) {
-	if r.Batch < 1 || r.Every < 1 || r.Steps < 1 {
-		return nil, fmt.Errorf("recipe %s: batch of %d windows, %d steps, measured every %d; all must be above 0", r.Name, r.Batch, r.Steps, r.Every)
-	}
+// Prepare makes the sequences and the vocabulary that r is trained with.
+func (r *Recipe) Prepare(text []byte) (*corpus.Set, error) {
 	set, err := corpus.Prepare(text, corpus.Options{Vocabulary: r.Shape.Vocab, Context: r.Shape.Context, Seed: r.Seed})
 	if err != nil {
 		return nil, err
 	}
 	if n := set.Vocabulary.Size(); n != r.Shape.Vocab {
 		return nil, fmt.Errorf("recipe %s: the text gives a vocabulary of %d; expected %d", r.Name, n, r.Shape.Vocab)
+	}
+	return set, nil
+}
+
+// NewRun prepares the text and the model, or takes the model from the checkpoint
+// if there is one. A checkpoint that does not fit is an error.
+func NewRun(r Recipe, text []byte, o Options) (*Run, error) {
+	if r.Batch < 1 || r.Every < 1 || r.Steps < 1 {
+		return nil, fmt.Errorf("recipe %s: batch of %d windows, %d steps, measured every %d; all must be above 0", r.Name, r.Batch, r.Steps, r.Every)
+	}
+	set, err := r.Prepare(text)
+	if err != nil {
+		return nil, err
 	}
 	run := &Run{Recipe: r, Corpus: set, o: o, identity: r.identity(sha256.Sum256(text))}
 	if run.texts, err = newSource(set.Train, r.Shape.Context, r.Seed, true); err != nil {
