@@ -518,7 +518,7 @@ func (x *askerStep) broken(why Code) {
 		return
 	}
 	x.s.Gap = why
-	x.s.Silence = min(x.s.Silence, x.now+500<<min(x.s.Reconnects, 10))
+	x.s.Silence = min(x.s.Silence, x.now+50<<min(x.s.Reconnects, 10))
 }
 
 // reconnect connects again, or gives up because of why.

@@ -71,6 +71,9 @@ func New(f *gguf.File, vocab int) (*Words, error) {
 	return w, nil
 }
 
+// Template is the chat template; "": there is none.
+func (w *Words) Template() string { return w.source }
+
 // HasTemplate tells whether the model can be talked to.
 func (w *Words) HasTemplate() bool { return w.source != "" }
 
