@@ -33,6 +33,9 @@ type Options struct {
 	Hosts []string
 	// Page is what browsers get at "/"; nil: one line of text.
 	Page http.Handler
+	// More serves what is below /geist/, for the page, behind the same guard; nil:
+	// nothing is there.
+	More http.Handler
 	// Ready tells why questions cannot be answered now; nil: the backend lists
 	// a model.
 	Ready func(ctx context.Context) error
@@ -211,6 +214,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.w.WriteHeader(http.StatusNoContent)
 	case err != nil:
 		c.fail(err)
+	case c.route == nil && g.opt.More != nil && strings.HasPrefix(p, "/geist/"):
+		label = "/geist/"
+		g.opt.More.ServeHTTP(c.w, r)
 	case c.route == nil && allow != "":
 		c.w.Header().Set("Allow", allow)
 		c.fail(&httpError{http.StatusMethodNotAllowed, "method_not_allowed", fmt.Sprintf("%s takes %s, not %s", p, allow, r.Method)})
