@@ -99,7 +99,9 @@ func (c *call) body(p problem) any {
 
 // fail answers with an error, unless the client is gone or the answer had begun.
 func (c *call) fail(err error) {
-	if errors.Is(err, errGone) || c.w.code != 0 || c.r.Context().Err() != nil {
+	// A body that does not arrive ends the request's context too.
+	var own *httpError
+	if errors.Is(err, errGone) || c.w.code != 0 || c.r.Context().Err() != nil && !errors.As(err, &own) {
 		return
 	}
 	p := c.explain(err)
