@@ -524,14 +524,14 @@ asked to drop the file from memory before each batch.`,
 				cold = both(*r.Cold)
 			}
 			lines = append(lines, []string{
-				fmt.Sprint(r.Rows), console.Size(r.LogicalBytes), both(r.Commit), both(r.Durable), fmt.Sprint(r.ProofBytes), both(r.Verify),
+				fmt.Sprint(r.Rows), console.Size(r.LogicalBytes), both(r.Commit), fmt.Sprintf("%.2f", r.CommitCPU), both(r.Durable), fmt.Sprint(r.ProofBytes), both(r.Verify),
 				both(r.Warm), fmt.Sprintf("%.0f", r.WarmRate), cold, console.Size(r.PeakRSS),
 			})
 		}
 		if _, err := fmt.Fprintf(v.out.W, "Batches of %d rows; p50 / p99 in milliseconds.\n\n", m.K); err != nil {
 			return err
 		}
-		return v.out.Table([]string{"ROWS", "SIZE", "COMMIT", "SYNCED", "PROOF B", "VERIFY", "READ WARM", "ROWS/S", "READ COLD", "PEAK"}, lines)
+		return v.out.Table([]string{"ROWS", "SIZE", "COMMIT", "CPU", "SYNCED", "PROOF B", "VERIFY", "READ WARM", "ROWS/S", "READ COLD", "PEAK"}, lines)
 	}
 	return c
 }

@@ -3,6 +3,7 @@ package rowstore
 import (
 	"errors"
 	"os"
+	"time"
 
 	"golang.org/x/sys/windows"
 )
@@ -22,3 +23,6 @@ func tryLock(f *os.File, shared bool) (bool, error) {
 
 // syncDir does nothing: directories cannot be synced here.
 func syncDir(string) error { return nil }
+
+// processorTime is not known here.
+func processorTime() time.Duration { return 0 }

@@ -48,7 +48,8 @@ type Measured struct {
 	Create       float64 `json:"create_ms"` // an empty table, synced
 	Commit       Times   `json:"commit"`    // durable with the next sync
 	CommitMean   float64 `json:"commit_mean_ms"`
-	Durable      Times   `json:"commit_durable"` // with a sync of the journal
+	CommitCPU    float64 `json:"commit_cpu_ms,omitempty"` // of all processors, on average, later writes included
+	Durable      Times   `json:"commit_durable"`          // with a sync of the journal
 	Verify       Times   `json:"verify"`
 	ProofBytes   int     `json:"proof_bytes"` // on average
 	Warm         Times   `json:"read_warm"`
@@ -181,6 +182,7 @@ func (m *Measurement) commits(ctx context.Context, t *Table, r *rand.Rand, ids [
 	for _, durable := range []bool{false, true} {
 		var took []time.Duration
 		var sum time.Duration
+		var cpu time.Duration
 		runtime.GC()
 		for i := range m.Rounds {
 			if err := ctx.Err(); err != nil {
@@ -188,13 +190,14 @@ func (m *Measurement) commits(ctx context.Context, t *Table, r *rand.Rand, ids [
 			}
 			which, updates := some(r, ids, m.K), m.updates(r, m.K, size, false)
 			trusted := t.State()
-			begin := m.Now()
+			begin, used := m.Now(), processorTime()
 			tr, err := t.Commit(which, rule, updates, durable)
 			if err != nil {
 				return err
 			}
 			took = append(took, m.Now().Sub(begin))
 			sum += took[len(took)-1]
+			cpu += processorTime() - used
 			begin = m.Now()
 			if _, err := tr.Verify(trusted, rule); err != nil {
 				return err
@@ -206,7 +209,7 @@ func (m *Measurement) commits(ctx context.Context, t *Table, r *rand.Rand, ids [
 		if durable {
 			out.Durable = times(took)
 		} else {
-			out.Commit, out.CommitMean = times(took), milliseconds(sum)/float64(m.Rounds)
+			out.Commit, out.CommitMean, out.CommitCPU = times(took), milliseconds(sum)/float64(m.Rounds), milliseconds(cpu)/float64(m.Rounds)
 		}
 	}
 	out.Verify, out.ProofBytes = times(verify), 32*proofs/(2*m.Rounds)
