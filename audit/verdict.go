@@ -52,8 +52,21 @@ type Odds struct {
 // Judge checks a proof of an answer with nothing but the run file and the Ghost
 // file. size is that of the challenge demanded; nil: the one in the run file.
 // It needs no model, draws nothing at random, and gives the same verdict
-// wherever it runs.
+// wherever it runs. Of the reason why the answer ended it checks only what needs
+// no tokenizer.
 func Judge(runFile, ghostFile, proof []byte, size *Size) *Verdict {
+	return JudgeEnding(runFile, ghostFile, proof, size, nil)
+}
+
+// Ending is what an asker knows of an answer's end beside the run file.
+type Ending struct {
+	// Ends makes, of a request, what Ended asks whether an answer ends.
+	Ends      func(*ghost.Request) func(answer []int32) bool
+	Cancelled bool // by the asker
+}
+
+// JudgeEnding is Judge which also checks why the answer ended, if end is not nil.
+func JudgeEnding(runFile, ghostFile, proof []byte, size *Size, end *Ending) *Verdict {
 	v := &Verdict{}
 	refuse := func(err error) *Verdict {
 		v.Reason = err.Error()
@@ -84,17 +97,25 @@ func Judge(runFile, ghostFile, proof []byte, size *Size) *Verdict {
 		return refuse(err)
 	}
 	v.Positions, v.Layers = run.Positions(), len(m.Layers)
+	if end != nil {
+		err = Ended(run, file.Request, r.Finish, end.Cancelled, end.Ends(file.Request))
+	} else {
+		err = Ended(run, file.Request, r.Finish, true, nil)
+	}
+	if err != nil {
+		return refuse(err)
+	}
 	rep, err := Verify(run, file.Challenge(), proof)
 	if err != nil {
 		return refuse(err)
 	}
 	v.Accepted, v.Counts, v.ProofBytes, v.Bytes = true, &rep.Counts, rep.ProofBytes, &rep.Bytes
-	v.words(run, file, rep)
+	v.words(run, file, rep, end != nil)
 	return v
 }
 
 // words says what was checked and what was not.
-func (v *Verdict) words(run *Run, f *RunFile, rep *Report) {
+func (v *Verdict) words(run *Run, f *RunFile, rep *Report, ended bool) {
 	n := rep.Counts
 	say := func(format string, a ...any) { v.Checked = append(v.Checked, fmt.Sprintf(format, a...)) }
 	say("The receipt is signed by its provider and names this model, request, prompt and answer.")
@@ -113,6 +134,12 @@ func (v *Verdict) words(run *Run, f *RunFile, rep *Report) {
 	if n.Draws > 0 {
 		say("At %d emitted tokens all logits were opened, and the sampler with the agreed seed chose the same token.", n.Draws)
 	}
+	switch {
+	case ended:
+		say("The answer ended where and why the receipt says (%q), and not before.", f.Receipt.Finish)
+	case f.Receipt.Finish == ghost.FinishLength:
+		say("The answer has as many tokens as were asked for, or fills the context.")
+	}
 	not := func(format string, a ...any) { v.NotChecked = append(v.NotChecked, fmt.Sprintf(format, a...)) }
 	cells := rep.Positions * rep.Layers
 	not("Cells that were not drawn: at most %d of %d were. A forgery in few cells is likely missed; another node that runs the answer again finds it.", n.Cells, cells)
@@ -123,7 +150,14 @@ func (v *Verdict) words(run *Run, f *RunFile, rep *Report) {
 		not("The grammar that restricted the answer.")
 	}
 	not("That the nonce of the audit was secret until the receipt was signed: only who drew it knows. If it was known, the odds below do not hold.")
-	not("Why the answer ended (%q), and that token ids are the text you saw: that needs the tokenizer.", f.Receipt.Finish)
+	switch {
+	case ended:
+		not("That token ids are the text you saw.")
+	case f.Receipt.Finish == ghost.FinishLength:
+		not("That the answer did not end before, and that token ids are the text you saw: that needs the tokenizer.")
+	default:
+		not("Why the answer ended (%q), and that token ids are the text you saw: that needs the tokenizer.", f.Receipt.Finish)
+	}
 	not("Whether what the answer says is true, and who saw the prompt.")
 	odds := func(g, q float64, format string, a ...any) {
 		v.Odds = append(v.Odds, Odds{fmt.Sprintf(format, a...), Bound(n.Cells, g, q)})

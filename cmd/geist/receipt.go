@@ -134,8 +134,9 @@ func (r *run) sealed(q *engine.Request) error {
 		MaxTokens: q.MaxTokens,
 		Stop:      r.f.stop,
 	}
-	if f.Request.MaxTokens == 0 {
-		f.Request.MaxTokens = max(1, r.model.Engine.Context()-len(q.Prompt))
+	// An answer that ends by its length has as many tokens as the request says.
+	if room := max(1, r.model.Engine.Context()-len(q.Prompt)); q.MaxTokens == 0 || q.MaxTokens > room {
+		f.Request.MaxTokens = room
 	}
 	switch {
 	case r.f.jsonObject:

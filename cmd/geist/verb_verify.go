@@ -12,6 +12,8 @@ import (
 	"github.com/geistnet/geist/audit"
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/prove"
+	"github.com/geistnet/geist/internal/tokenizer"
 )
 
 // maxGhostBytes bounds the Ghost files that are read.
@@ -35,6 +37,7 @@ right.`,
 		Args: cobra.ExactArgs(2),
 	}
 	ghostFile := c.Flags().String("ghost", "", "the model's Ghost file (default: the one in the store that the receipt names)")
+	modelRef := c.Flags().String("model", "", "with the tokenizer of this model, check also that the answer ended where the receipt says")
 	explain := c.Flags().Int("explain", -1, "picture this cell of the proof, from 0")
 	size := sizeFlags(c)
 	asJSON := jsonFlag(c)
@@ -71,8 +74,21 @@ right.`,
 				return err
 			}
 		}
+		var end *audit.Ending
+		if *modelRef != "" {
+			f, _, err := v.openModel(*modelRef)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			tok, err := tokenizer.New(f)
+			if err != nil {
+				return err
+			}
+			end = &audit.Ending{Ends: prove.Ends(tok)}
+		}
 		begin := v.now()
-		verdict := audit.Judge(runFile, ghostBytes, proof, &want)
+		verdict := audit.JudgeEnding(runFile, ghostBytes, proof, &want, end)
 		took := v.now().Sub(begin)
 		var picture *audit.Explanation
 		if verdict.Accepted && *explain >= 0 {
