@@ -298,6 +298,20 @@ func TestCreditOldJournal(t *testing.T) {
 	}
 }
 
+// reconcile is what two nodes do when they meet again.
+func reconcile(cs [2]*Credit) error {
+	for i := range cs {
+		m := cs[i].Hello(cs[1-i].Self())
+		for to := 1 - i; m != nil; to = 1 - to {
+			var err error
+			if m, err = cs[to].Exchange(cs[1-to].Self(), m); err != nil && !errors.Is(err, ErrAgain) {
+				return fmt.Errorf("reconcile: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 func FuzzExchange(f *testing.F) {
 	cs := two(f, 1000)
 	m, err := cs[0].Settle(cs[1].Self(), 100)

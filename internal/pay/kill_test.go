@@ -121,20 +121,6 @@ func killChild(dir string) error {
 	return nil
 }
 
-// reconcile is what two nodes do when they meet again.
-func reconcile(cs [2]*Credit) error {
-	for i := range cs {
-		m := cs[i].Hello(cs[1-i].Self())
-		for to := 1 - i; m != nil; to = 1 - to {
-			var err error
-			if m, err = cs[to].Exchange(cs[1-to].Self(), m); err != nil && !errors.Is(err, ErrAgain) {
-				return fmt.Errorf("reconcile: %w", err)
-			}
-		}
-	}
-	return nil
-}
-
 // books is what the parent knows: what each side paid for sure, and what may be under way.
 type books struct {
 	sure, open [2]MilliSat
