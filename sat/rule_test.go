@@ -1,6 +1,7 @@
 package sat
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -174,5 +175,19 @@ func TestRuleCheck(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%v, want %q", err, c.want)
 		}
+	}
+}
+
+func BenchmarkPicks(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, p := range []*Product{{Heads: 1, Keys: 64, Dim: 1, TopK: 8}, {Heads: 1, Keys: 512, Dim: 1, TopK: 32}} {
+		x, y := normal(r, p.Keys), normal(r, p.Keys)
+		b.Run(fmt.Sprintf("%dof%d", p.TopK, p.Keys), func(b *testing.B) {
+			b.ReportAllocs()
+			picks := make([]Pick, 0, p.TopK)
+			for b.Loop() {
+				p.Picks(picks, x, y)
+			}
+		})
 	}
 }
