@@ -235,6 +235,9 @@ func TestRelayDeletes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := r.Publish(event(t, 1, kindDeletion, at(4), Tag{"a", fmt.Sprintf("%d:%s:a", testKind, his.PubKey.Hex())})); err != nil || r.State().Events != 4 {
+		t.Fatalf("the deletion of another's address: %d events, %v", r.State().Events, err)
+	}
 	gone := event(t, 1, kindDeletion, at(5),
 		Tag{"a", fmt.Sprintf("%d:%s:a", testKind, mine.PubKey.Hex())}, Tag{"e", hex.EncodeToString(note.ID[:])},
 		Tag{"a", fmt.Sprintf("%d:%s:a", testKind, his.PubKey.Hex())}, Tag{"e", hex.EncodeToString(his.ID[:])}, Tag{"e", "x"}, Tag{"a", "y"})
@@ -270,6 +273,9 @@ func TestRelayRestarts(t *testing.T) {
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if n := r.State().Clients; n != 0 {
+		t.Errorf("%d clients of a closed relay", n)
 	}
 	if _, b, err := c.Read(c.ctx); err == nil {
 		t.Errorf("a closed relay says %s", b)
@@ -376,11 +382,11 @@ func mined(t *testing.T, bits int) *Event {
 	return nil
 }
 
-// TestRelaySlowClient: one that listens and does not read is cut, and nobody waits for it.
+// TestRelaySlowClient: one that listens and does not read is cut when its queue is
+// full, however long a write may take, and nobody waits for it.
 func TestRelaySlowClient(t *testing.T) {
-	r := openRelay(t, RelayOptions{Kinds: []Kind{20001}, WriteTimeout: 200 * time.Millisecond}) // an ephemeral kind: not stored
-	url := serveRelay(t, r)
-	slow := dial(t, url)
+	r := openRelay(t, RelayOptions{Kinds: []Kind{20001}, WriteTimeout: time.Hour, Ping: time.Hour}) // an ephemeral kind: not stored
+	slow := dial(t, serveRelay(t, r))
 	slow.expect(`["REQ","s",{"kinds":[20001]}]`, `["EOSE"`)
 	e := event(t, 1, 20001, at(0), Tag{"x", strings.Repeat("x", 2000)}, Tag{"y", strings.Repeat("y", 2000)}, Tag{"z", strings.Repeat("z", 2000)})
 	for i := 0; r.State().Clients > 0; i++ {
@@ -390,6 +396,31 @@ func TestRelaySlowClient(t *testing.T) {
 		if err := r.Publish(e); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestRelayGreedyClient: one that asks and does not read is cut after a while.
+func TestRelayGreedyClient(t *testing.T) {
+	r := openRelay(t, RelayOptions{WriteTimeout: 100 * time.Millisecond, Burst: 10_000})
+	for i := range 50 {
+		if err := r.Publish(event(t, 1, 1, at(int64(i)), Tag{"x", strings.Repeat("x", 2000)}, Tag{"y", strings.Repeat("y", 2000)})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	greedy := dial(t, serveRelay(t, r))
+	for range 10_000 {
+		w, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		err := greedy.Write(w, websocket.MessageText, []byte(`["REQ","a",{}]`))
+		cancel()
+		if err != nil || r.State().Clients == 0 {
+			break
+		}
+	}
+	for i := 0; r.State().Clients > 0; i++ {
+		if i > 2000 {
+			t.Fatal("the greedy client is still there")
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
