@@ -122,6 +122,8 @@ func (a *accuser) layer(t, l, leaf, off int) (Claim, error) {
 		c.Relation = DownRawElement
 	case ghost.ResidOut:
 		c.Relation = OutElement
+	case ghost.MemoryQuery:
+		c.Relation = MemoryQueryElement
 	}
 	return c, nil
 }

@@ -355,13 +355,14 @@ func (c *checker) post(t, l int, relation string, v ghost.Value, w []float32, i 
 // and for a mixture one router logit and the choice of experts.
 func (c *checker) feedForward(t, l int, y *ghost.Layer, mid []float32, d *draw) error {
 	m := c.Model
-	hidden := func(gate, up *ghost.Linear, h arith.Activations) error {
+	// u is that of a memory block; nil: up gives it.
+	hidden := func(gate, up *ghost.Linear, u []float32, h arith.Activations) error {
 		in, err := c.normed(t, l, mid, y.FFNNorm, gate)
 		if err != nil {
 			return err
 		}
 		upIn := in
-		if b := m.Tensors[up.Tensor].Format.ActBlock(); b != in.Block {
+		if u == nil && m.Tensors[up.Tensor].Format.ActBlock() != in.Block {
 			if upIn, err = c.normed(t, l, mid, y.FFNNorm, up); err != nil {
 				return err
 			}
@@ -371,14 +372,16 @@ func (c *checker) feedForward(t, l int, y *ghost.Layer, mid []float32, d *draw) 
 			if err != nil {
 				return 0, err
 			}
-			u, err := c.linear(up, i, upIn)
-			if err != nil {
+			var x float32
+			if u != nil {
+				x = u[i]
+			} else if x, err = c.linear(up, i, upIn); err != nil {
 				return 0, err
 			}
 			if m.Gate == ghost.GELU {
-				return arith.GELUMul(g, u), nil
+				return arith.GELUMul(g, x), nil
 			}
-			return arith.SiLUMul(g, u), nil
+			return arith.SiLUMul(g, x), nil
 		}
 		i := d.below(m.FF)
 		v, err := value(i)
@@ -402,7 +405,13 @@ func (c *checker) feedForward(t, l int, y *ghost.Layer, mid []float32, d *draw) 
 		if err != nil {
 			return err
 		}
-		if err := hidden(&y.Gate, &y.Up, h); err != nil {
+		var u []float32
+		if y.Memory != nil {
+			if u, err = c.recalled(t, l, y, mid, d); err != nil {
+				return err
+			}
+		}
+		if err := hidden(&y.Gate, &y.Up, u, h); err != nil {
 			return err
 		}
 		if sum, err = c.linear(&y.Down, i, h); err != nil {
@@ -441,7 +450,7 @@ func (c *checker) feedForward(t, l int, y *ghost.Layer, mid []float32, d *draw) 
 				return err
 			}
 			if j == drawn {
-				if err := hidden(&x.Gate, &x.Up, h); err != nil {
+				if err := hidden(&x.Gate, &x.Up, nil, h); err != nil {
 					return err
 				}
 			}

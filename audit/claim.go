@@ -140,6 +140,19 @@ func (r *referee) check(c Claim) error {
 			return err
 		}
 		return says(got, want)
+	case MemoryQueryElement:
+		y, err := r.layer(l)
+		if err != nil {
+			return err
+		}
+		if err := below(1, math.MaxInt32); err != nil { // asked looks at Element
+			return err
+		}
+		got, want, err := r.asked(c, y)
+		if err != nil {
+			return err
+		}
+		return says(got, want)
 	case OutRawElement, MidElement, DownRawElement, OutElement:
 		if err := below(1, m.Dim); err != nil {
 			return err

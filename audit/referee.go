@@ -14,34 +14,35 @@ type Relation uint8
 
 // The relations of a fraud proof. Element, Index and the rest of a Claim mean:
 const (
-	NoRelation     Relation = iota
-	TokenList               // the tokens are those of the receipt
-	NoLogits                // Position has no logits: nothing was drawn from it
-	QueryElement            // Element of the raw query
-	KeyElement              // Element of the raw key
-	CachedKey               // the key of key head Index
-	CachedValue             // dimension Element of the value of key head Index
-	ScoreBelow              // the score of head Index at position Element is at most the largest
-	ScoreReached            // some position of head Index has the largest score
-	WeightElement           // Element of the committed weights of head Index
-	AttnElement             // Element of the attention output: its code under the scale, or itself
-	AttnScale               // the scale of Element's block is enough for it
-	AttnPeak                // some element of block Element has the scale
-	OutRawElement           // Element of the output projection's result
-	MidElement              // Element of the residual stream after attention
-	RouterElement           // Element of the router's logits
-	HiddenElement           // Element of the Index-th hidden vector, as AttnElement
-	HiddenScale             // as AttnScale
-	HiddenPeak              // as AttnPeak
-	DownRawElement          // Element of the last projection's result
-	OutElement              // Element of the residual stream after the layer
-	LogitElement            // the logit of token Element
+	NoRelation         Relation = iota
+	TokenList                   // the tokens are those of the receipt
+	NoLogits                    // Position has no logits: nothing was drawn from it
+	QueryElement                // Element of the raw query
+	KeyElement                  // Element of the raw key
+	CachedKey                   // the key of key head Index
+	CachedValue                 // dimension Element of the value of key head Index
+	ScoreBelow                  // the score of head Index at position Element is at most the largest
+	ScoreReached                // some position of head Index has the largest score
+	WeightElement               // Element of the committed weights of head Index
+	AttnElement                 // Element of the attention output: its code under the scale, or itself
+	AttnScale                   // the scale of Element's block is enough for it
+	AttnPeak                    // some element of block Element has the scale
+	OutRawElement               // Element of the output projection's result
+	MidElement                  // Element of the residual stream after attention
+	RouterElement               // Element of the router's logits
+	HiddenElement               // Element of the Index-th hidden vector, as AttnElement
+	HiddenScale                 // as AttnScale
+	HiddenPeak                  // as AttnPeak
+	DownRawElement              // Element of the last projection's result
+	OutElement                  // Element of the residual stream after the layer
+	LogitElement                // the logit of token Element
+	MemoryQueryElement          // Element of a memory block's query
 	relations
 )
 
 var relationNames = [relations]string{"", "tokens", "no logits", "query", "key", "cached key", "cached value", "largest score", "largest score",
 	"attention weight", "attention", "attention scale", "attention scale", "output before its norm", "output", "router", "hidden",
-	"hidden scale", "hidden scale", "down before its norm", "down", "logit"}
+	"hidden scale", "hidden scale", "down before its norm", "down", "logit", "memory query"}
 
 // String names the relation.
 func (r Relation) String() string {
@@ -434,8 +435,14 @@ func (r *referee) hiddenOf(t, l, j, i int) (float32, error) {
 	if err != nil {
 		return 0, err
 	}
-	u, err := r.product(t, ghost.Part{Layer: l, Index: up}, i, x, w)
-	if err != nil {
+	var u float32
+	if y.Memory != nil {
+		all, err := r.recalled(t, l, y)
+		if err != nil {
+			return 0, err
+		}
+		u = all[i]
+	} else if u, err = r.product(t, ghost.Part{Layer: l, Index: up}, i, x, w); err != nil {
 		return 0, err
 	}
 	if r.m.Gate == ghost.GELU {

@@ -131,6 +131,7 @@ type Counts struct {
 	Outputs, Routers, Hidden int
 	Scales                   int // of blocks of codes
 	Downs, Logits, Draws     int
+	Recalls                  int // vectors that memory blocks make of rows
 }
 
 func fail(t, l int, relation, format string, a ...any) error {

@@ -41,6 +41,7 @@ const (
 	Hidden                    // the last projection's input: scales, then codes (or float32); one per chosen expert
 	DownRaw                   // the last projection's result, where a norm follows
 	ResidOut                  // the residual stream after the layer
+	MemoryQuery               // of product keys: the product's result, before the norm of its halves
 	valueKinds
 )
 
@@ -162,6 +163,9 @@ func (m *Model) Layout(l, t int) *Layout {
 			add(Hidden, inputBytes(m.format(&y.Experts[0].Down), m.FF))
 		}
 	} else {
+		if y.Memory != nil && m.Rules[y.Memory.Rule].Product != nil {
+			add(MemoryQuery, 4*m.Rules[y.Memory.Rule].Product.QueryLen())
+		}
 		add(Hidden, inputBytes(m.format(&y.Down), m.FF))
 	}
 	if y.PostFFN != nil {

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/ghost"
 )
 
 // coarse keeps 4 bits of a float's mantissa.
@@ -71,7 +72,7 @@ func blockAttacks() []attack {
 					return nil, err
 				}
 				for t := range r.cells {
-					x := r.cells[t][1][len(r.cells[t][1])-1][0]
+					x := r.cells[t][1][ghost.ResidOut][0]
 					for i := 2; i < len(x); i += 4 {
 						x[i] ^= 0x55
 					}

@@ -43,14 +43,17 @@ func shapes() map[string]synth.Spec {
 	gemma.Tied = true
 	other := tiny("q8_0", "llama")
 	other.Seed = 2
+	memory := tiny("f16", "geist")
+	memory.Tied = true
+	memory.Memory = &synth.Memory{Rules: []string{"hash", "product"}, HashHeads: 2, HashRows: 61, ProductHeads: 2, Keys: 19, KeyDim: 32, TopK: 5}
 	return map[string]synth.Spec{
 		"llama": tiny("q8_0", "llama"), "llama q4_0": tiny("q4_0", "llama"), "llama f32": tiny("f32", "llama"),
-		"another llama": other, "mixture": moe, "gemma": gemma,
+		"another llama": other, "mixture": moe, "gemma": gemma, "memory": memory,
 	}
 }
 
 // shapeNames are the keys of shapes in the order in which honest runs use them.
-var shapeNames = [...]string{"llama", "llama q4_0", "llama f32", "mixture", "gemma"}
+var shapeNames = [...]string{"llama", "llama q4_0", "llama f32", "mixture", "gemma", "memory"}
 
 // newSubject makes a model that runs on a kernel path with a number of threads
 // and reads up to batch tokens at once.

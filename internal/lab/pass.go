@@ -36,6 +36,8 @@ const (
 	normedMid               // the feed-forward block's input after its norm
 	routed                  // router logits
 	expertGain              // weights of the chosen experts
+	asked                   // a memory block's queries, before the norm of their halves
+	recalled                // u of a memory block
 	hidden                  // expert: before it is quantised
 	downRaw                 // the last projection's result, before its norm
 	downAdded               // what is added to the residual stream
@@ -51,16 +53,19 @@ type at struct {
 
 // hooks are what a cheating provider does otherwise. All may be nil.
 type hooks struct {
-	token  func(t int, id int32) int32                    // the token that is really embedded
-	turn   func(t int) int                                // the position that it is rotated by
-	alter  func(p *pass, a at, x []float32)               // any value
-	codes  func(a at, x []float32, in *arith.Activations) // attOut or hidden, quantised
-	chosen func(a at, experts []int)                      // the experts in use
-	skip   func(t, l int) bool                            // the layer hands its input on
-	gate   func(g, u float32) float32                     // instead of the model's
-	bare   func(key bool) bool                            // heads are not normed
-	choose func(a int, l []float32, id int32) int32       // the emitted token
-	shape  *ghost.Model                                   // of the weights, where that is not the one claimed
+	token    func(t int, id int32) int32                    // the token that is really embedded
+	turn     func(t int) int                                // the position that it is rotated by
+	alter    func(p *pass, a at, x []float32)               // any value
+	codes    func(a at, x []float32, in *arith.Activations) // attOut or hidden, quantised
+	chosen   func(a at, experts []int)                      // the experts in use
+	picks    func(a at, rows []int, weights []float32)      // of a head of product keys in order of rank, or n-grams without weights
+	reversed func(right []float32)                          // rows are added from the last one on, which without it gives right
+	worse    func(a at) bool                                // the head leaves out its best row
+	skip     func(t, l int) bool                            // the layer hands its input on
+	gate     func(g, u float32) float32                     // instead of the model's
+	bare     func(key bool) bool                            // heads are not normed
+	choose   func(a int, l []float32, id int32) int32       // the emitted token
+	shape    *ghost.Model                                   // of the weights, where that is not the one claimed
 }
 
 // pass computes a run in plain Go from the definitions alone and records
@@ -70,6 +75,7 @@ type pass struct {
 	rows  rows
 	hooks hooks
 	rec   *recording
+	ids   []int32         // the tokens so far
 	x     []float32       // the residual stream of the current position
 	keys  [][][][]float32 // [layer][key head][position][dimension]
 	vals  [][][][]float32 // [layer][key head][dimension][position]
@@ -174,6 +180,7 @@ func (p *pass) position(t int, id int32, wanted bool) ([]float32, error) {
 	if p.hooks.token != nil {
 		id = p.hooks.token(t, id)
 	}
+	p.ids = append(p.ids, id)
 	row, err := p.rows(g.Embedding, int(id))
 	if err != nil {
 		return nil, err
@@ -367,7 +374,12 @@ func (p *pass) feedForward(t, l int, y *ghost.Layer, c *cell) error {
 		if err != nil {
 			return nil, err
 		}
-		u, err := p.product(up, in)
+		var u []float32
+		if y.Memory != nil {
+			u, err = p.memory(t, l, y.Memory, in, c)
+		} else {
+			u, err = p.product(up, in)
+		}
 		if err != nil {
 			return nil, err
 		}

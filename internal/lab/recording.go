@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/geistnet/geist/audit"
 	"github.com/geistnet/geist/ghost"
@@ -10,7 +11,7 @@ import (
 )
 
 // cell is the committed values of a layer at a position, by kind and index.
-type cell [ghost.ResidOut + 1][][]byte
+type cell [ghost.MemoryQuery + 1][][]byte
 
 func (c *cell) put(v ghost.Value, b []byte) { c[v] = append(c[v], b) }
 
@@ -52,6 +53,17 @@ func (r *recording) cache(p *pass) {
 	}
 }
 
+// inOrder lists the kinds of values of a layer as their leaves stand.
+func inOrder(y *ghost.Layout) (kinds []ghost.Value) {
+	for v := range ghost.MemoryQuery + 1 {
+		if y.Count(v) > 0 {
+			kinds = append(kinds, v)
+		}
+	}
+	slices.SortFunc(kinds, func(a, b ghost.Value) int { return y.Span(a, 0).First - y.Span(b, 0).First })
+	return kinds
+}
+
 // cut makes leaves of n bytes, the last of them shorter.
 func cut(b []byte, n int) (leaves [][]byte) {
 	for len(b) > n {
@@ -80,9 +92,9 @@ func (r *recording) seal() error {
 		for l := range r.cells[t] {
 			y := g.Layout(l, t)
 			var of [][]byte
-			for v := range r.cells[t][l] {
+			for _, v := range inOrder(y) {
 				for _, b := range r.cells[t][l][v] {
-					of = append(of, cut(b, y.Span(ghost.Value(v), 0).Full)...)
+					of = append(of, cut(b, y.Span(v, 0).Full)...)
 				}
 			}
 			if len(of) != y.Len() {

@@ -11,7 +11,7 @@ import (
 func all() []attack {
 	var as []attack
 	for _, f := range []func() []attack{stateAttacks, valueAttacks, scaleAttacks, degenerateAttacks,
-		modelAttacks, promptAttacks, samplerAttacks, attentionAttacks, blockAttacks, routerAttacks, proofAttacks, receiptAttacks, collusionAttacks} {
+		modelAttacks, promptAttacks, samplerAttacks, attentionAttacks, blockAttacks, routerAttacks, memoryAttacks, proofAttacks, receiptAttacks, collusionAttacks} {
 		as = append(as, f()...)
 	}
 	return as

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/sat"
@@ -295,7 +296,7 @@ func (s *State) memoryBlock(w *kernel.Worker, y *layer, l int) {
 	if y.memory.rule.Hash != nil {
 		s.hashed(w, y, l)
 	} else {
-		s.picked(w, y)
+		s.picked(w, y, l)
 	}
 	in := s.prepareTraced(w, len(s.rows), m.FF, s.traced(func(t *Trace) *[]byte { return &t.hd }), func(r int, _ []float32) []float32 {
 		return s.g[r*m.strideF():][:m.FF]
@@ -337,12 +338,15 @@ func (s *State) guard(read func()) {
 const columns = 256
 
 // picked makes silu(gate) ⊙ u of product keys.
-func (s *State) picked(w *kernel.Worker, y *layer) {
+func (s *State) picked(w *kernel.Worker, y *layer, l int) {
 	m, x, c := s.m, y.memory, &s.recall
 	p := x.rule.Product
 	n, halves, count := len(s.rows), 2*p.Heads, p.Count()
 	in := s.prepare(w, n, m.Dim, s.normed(y.ffnNorm), y.gate.m, x.query.m)
 	s.multiply(w, in, nil, product{&y.gate, s.g, m.strideF()}, product{&x.query, c.query, c.strideQ})
+	if s.trace != nil {
+		s.trace.queried(w, s, p, l)
+	}
 	if w.ID() == 0 {
 		for i := range x.keys {
 			c.halves[i].Reset(n, p.Dim, x.keys[i].m)
@@ -393,6 +397,19 @@ func (s *State) picked(w *kernel.Worker, y *layer) {
 				m.Path.GateMul(m.gate, g, g, s.u[r*m.strideF()+first:][:len(g)])
 			}
 		})
+	})
+}
+
+// queried hashes raw queries. Their scores and rows follow from them.
+func (t *Trace) queried(w *kernel.Worker, s *State, p *sat.Product, l int) {
+	w.For(len(s.rows), t.grain(len(s.rows)), func(begin, end int) {
+		k := &t.work[w.ID()].lanes
+		for r := begin; r < end; r++ {
+			if t.live[r] {
+				t.value(s, k, r, l, ghost.MemoryQuery, 0, bytesOf(s.recall.query[r*s.recall.strideQ:][:p.QueryLen()]))
+			}
+		}
+		k.done()
 	})
 }
 

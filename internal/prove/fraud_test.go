@@ -170,7 +170,7 @@ func fraudOf(t testing.TB, name string, seed uint64) (fraud []byte, bad, good *g
 // places, and by altered proofs against others.
 func TestNobodyHonest(t *testing.T) {
 	claims, altered := 0, 0
-	for i, name := range []string{"llama q8_0", "llama f32", "llama q4_k_m", "qwen3moe q8_0", "gemma3 q4_0", "gemma2 f16"} {
+	for i, name := range []string{"llama q8_0", "llama f32", "llama q4_k_m", "qwen3moe q8_0", "gemma3 q4_0", "gemma2 f16", "geist f16", "geist q8_0"} {
 		fraud, bad, good, honest, run := fraudOf(t, name, uint64(i))
 		id := good.Model
 		r := rand.New(rand.NewPCG(uint64(i), 9))

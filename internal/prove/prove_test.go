@@ -81,9 +81,14 @@ func specs() map[string]synth.Spec {
 	moe.Experts, moe.Used = 8, 3
 	gemma := tiny("q4_0", "gemma3")
 	gemma.Layers, gemma.Tied = 7, true
+	geist := tiny("f16", "geist")
+	geist.Layers, geist.Tied, geist.FF = 3, true, 192
+	geist.Memory = &synth.Memory{Rules: []string{"hash", "product", ""}, HashHeads: 2, HashRows: 61, ProductHeads: 2, Keys: 19, KeyDim: 32, TopK: 5}
+	geist8 := geist
+	geist8.Type = "q8_0"
 	k := tiny("q4_k_m", "llama")
 	k.Dim, k.FF, k.HeadDim = 256, 512, 64
-	return map[string]synth.Spec{"llama q8_0": tiny("q8_0", "llama"), "llama f32": tiny("f32", "llama"), "llama q4_k_m": k,
+	return map[string]synth.Spec{"geist f16": geist, "geist q8_0": geist8, "llama q8_0": tiny("q8_0", "llama"), "llama f32": tiny("f32", "llama"), "llama q4_k_m": k,
 		"qwen3moe q8_0": moe, "gemma3 q4_0": gemma, "gemma2 f16": func() synth.Spec { s := tiny("f16", "gemma2"); s.Tied = true; return s }()}
 }
 
