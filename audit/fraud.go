@@ -17,9 +17,9 @@ import (
 // (docs/spec/dispute.md §4). Every value in it is opened under the trace root
 // that the accused signed, so a receipt of anybody else is not needed:
 //
-//	magic ‖ claim ‖ excerpt of the Ghost file ‖ opened items ‖ hashes
+//	magic ‖ claim ‖ excerpt of the Ghost file, packed ‖ opened items ‖ hashes
 const (
-	fraudMagic = "geist fraud 1\n"
+	fraudMagic = "geist fraud 2\n"
 	claimBytes = 1 + 4*4
 )
 
@@ -253,7 +253,11 @@ func BuildFraud(run *Run, c Claim, own, accused Prover) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat([]byte(fraudMagic), c.encode(), excerpt, items, hashes), nil
+	out := slices.Concat([]byte(fraudMagic), c.encode(), pack(excerpt), items, hashes)
+	if len(out) > MaxFraudBytes { // the rows of a very wide memory block
+		return nil, fmt.Errorf("the proof of %v would have %d bytes; the most is %d", c.Relation, len(out), MaxFraudBytes)
+	}
+	return out, nil
 }
 
 // openFrom asks a prover for an item.
@@ -388,9 +392,16 @@ func convict(id ghost.ID, receipt *ghost.Receipt, fraud []byte) (*Conviction, er
 	if c.Relation == TokenList {
 		return verifyTokens(c, receipt, rest, len(fraud))
 	}
-	m, parts, rest, err := ghost.ReadExcerpt(id, rest)
+	excerpt, rest, err := unpack(rest)
 	if err != nil {
 		return nil, err
+	}
+	m, parts, more, err := ghost.ReadExcerpt(id, excerpt)
+	if err != nil {
+		return nil, err
+	}
+	if len(more) > 0 {
+		return nil, fmt.Errorf("%d bytes follow the excerpt of the Ghost file", len(more))
 	}
 	used := map[ghost.Part]bool{}
 	need := func(p ghost.Part) error {

@@ -76,7 +76,7 @@ func FuzzFraud(f *testing.F) {
 			f.Fatal(err)
 		}
 		head := len(fraudMagic) + claimBytes
-		_, _, rest, err := ghost.ReadExcerpt(r.Model, fraud[head:])
+		_, rest, err := unpack(fraud[head:])
 		if err != nil {
 			f.Fatal(err)
 		}
