@@ -100,6 +100,31 @@ func modest(b []byte) error {
 	return nil
 }
 
+// few refuses an array or object with more than most elements, before it is
+// decoded.
+func few(raw json.RawMessage, param string, most int) error {
+	depth, commas, quoted := 0, 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+		case c == ']' || c == '}':
+			depth--
+		case c == ',' && depth == 1:
+			commas++
+		}
+	}
+	if commas >= most {
+		return dialog.Errorf(dialog.Invalid, param, "%s has %d elements; at most %d are possible", param, commas+1, most)
+	}
+	return nil
+}
+
 // texts reads a string or a list of strings; null is none.
 func texts(raw json.RawMessage, param string, most int) ([]string, error) {
 	if absent(raw) {

@@ -64,6 +64,10 @@ func at(t testing.TB, raw []byte, keys ...any) any {
 	if err := json.Unmarshal(raw, &v); err != nil {
 		t.Fatalf("%v in %s", err, raw)
 	}
+	return dig(v, keys...)
+}
+
+func dig(v any, keys ...any) any {
 	for _, k := range keys {
 		switch k := k.(type) {
 		case string:

@@ -113,10 +113,6 @@ func (c *call) fail(err error) {
 	if p.status == http.StatusUnprocessableEntity || p.status == http.StatusPaymentRequired {
 		h.Set("X-Should-Retry", "false")
 	}
-	if p.status >= 400 && p.status != http.StatusNotFound {
-		// What is left of a body is not read on.
-		h.Set("Connection", "close")
-	}
 	if err := c.json(p.status, c.body(p)); err != nil {
 		c.g.opt.Log.LogAttrs(c.ctx, slog.LevelDebug, "error not sent", slog.String("id", c.id), slog.Any("error", err))
 	}

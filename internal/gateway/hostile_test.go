@@ -29,13 +29,15 @@ func TestHostileBodies(t *testing.T) {
 		"deep and valid": {`{"model":"fake","x":` + strings.Repeat("[", 200) + strings.Repeat("]", 200) + `,` + hello + `}`, 400},
 		"garbage":        {"\x00\xff\xfe{{{", 400},
 		"many messages":  {`{"model":"fake","messages":[` + strings.Repeat(`{},`, 300000) + `{}]}`, 400},
+		"many biases":    {`{"model":"fake",` + hello + `,"logit_bias":{"1":0` + strings.Repeat(`,"1":0`, 5000) + `}}`, 400},
+		"many tools":     {`{"model":"fake",` + hello + `,"tools":[{}` + strings.Repeat(`,{}`, 2000) + `]}`, 400},
 		"long name":      {`{"model":"` + strings.Repeat("x", 5000) + `",` + hello + `}`, 400},
 		"bad numbers":    {`{"model":"fake","temperature":1e999,` + hello + `}`, 400},
 		"huge count":     {`{"model":"fake","max_tokens":99999999999999999999,` + hello + `}`, 400},
 		"brackets":       {`{"model":"fake","messages":[{"role":"user","content":"` + strings.Repeat("[", 5000) + `"}]}`, 200},
 	} {
 		for _, path := range []string{"/v1/chat/completions", "/api/chat"} {
-			if path == "/api/chat" && (c.want == 200 || strings.HasPrefix(name, "bad") || strings.HasPrefix(name, "huge")) {
+			if path == "/api/chat" && (c.want == 200 || strings.HasPrefix(name, "bad") || strings.HasPrefix(name, "huge") || name == "many biases") {
 				continue // lines, and options with other names
 			}
 			// The server may stop reading, so the request may fail on its way.

@@ -89,22 +89,57 @@ func (c *call) ollamaQuestion(f *ollamaFields) (*dialog.Question, error) {
 
 type ollamaChatRequest struct {
 	ollamaFields
-	Messages []struct {
-		Role      string            `json:"role"`
-		Content   string            `json:"content"`
-		Thinking  string            `json:"thinking"`
-		Images    []json.RawMessage `json:"images"`
-		ToolName  string            `json:"tool_name"`
-		CallID    string            `json:"tool_call_id"`
-		ToolCalls []struct {
-			ID       string `json:"id"`
-			Function struct {
-				Name      string          `json:"name"`
-				Arguments json.RawMessage `json:"arguments"`
-			} `json:"function"`
-		} `json:"tool_calls"`
-	} `json:"messages"`
-	Tools json.RawMessage `json:"tools"`
+	Messages json.RawMessage `json:"messages"`
+	Tools    json.RawMessage `json:"tools"`
+}
+
+type ollamaTurn struct {
+	Role      string            `json:"role"`
+	Content   string            `json:"content"`
+	Thinking  string            `json:"thinking"`
+	Images    []json.RawMessage `json:"images"`
+	ToolName  string            `json:"tool_name"`
+	CallID    string            `json:"tool_call_id"`
+	ToolCalls []struct {
+		ID       string `json:"id"`
+		Function struct {
+			Name      string          `json:"name"`
+			Arguments json.RawMessage `json:"arguments"`
+		} `json:"function"`
+	} `json:"tool_calls"`
+}
+
+// ollamaMessages reads a conversation; it may be empty.
+func ollamaMessages(raw json.RawMessage) ([]chat.Message, error) {
+	if absent(raw) {
+		return nil, nil
+	}
+	if err := few(raw, "messages", maxMessages); err != nil {
+		return nil, err
+	}
+	var turns []ollamaTurn
+	if err := decode(raw, &turns); err != nil {
+		return nil, dialog.Errorf(dialog.Invalid, "messages", "messages: %v", err)
+	}
+	var out []chat.Message
+	for i, w := range turns {
+		m := chat.Message{Role: w.Role, Content: w.Content, Reasoning: w.Thinking, Name: w.ToolName, ToolCallID: w.CallID}
+		switch w.Role {
+		case "developer":
+			m.Role = "system"
+		case "system", "user", "assistant", "tool":
+		default:
+			return nil, dialog.Errorf(dialog.Invalid, "messages", "message %d has the role %q; there are system, user, assistant and tool", i, clip(w.Role))
+		}
+		if len(w.Images) > 0 {
+			return nil, dialog.Errorf(dialog.Unsupported, "messages", "message %d has images; only text can be read", i)
+		}
+		for _, t := range w.ToolCalls {
+			m.ToolCalls = append(m.ToolCalls, chat.ToolCall{ID: t.ID, Name: t.Function.Name, Arguments: string(t.Function.Arguments)})
+		}
+		out = append(out, m)
+	}
+	return out, nil
 }
 
 // ollamaChat serves POST /api/chat.
@@ -117,28 +152,11 @@ func (c *call) ollamaChat() error {
 	if err != nil {
 		return err
 	}
-	if len(f.Messages) == 0 {
+	if q.Messages, err = ollamaMessages(f.Messages); err != nil {
+		return err
+	}
+	if len(q.Messages) == 0 {
 		return c.preload(q, true)
-	}
-	if len(f.Messages) > maxMessages {
-		return dialog.Errorf(dialog.Invalid, "messages", "messages has %d elements; at most %d are possible", len(f.Messages), maxMessages)
-	}
-	for i, w := range f.Messages {
-		m := chat.Message{Role: w.Role, Content: w.Content, Reasoning: w.Thinking, Name: w.ToolName, ToolCallID: w.CallID}
-		switch w.Role {
-		case "developer":
-			m.Role = "system"
-		case "system", "user", "assistant", "tool":
-		default:
-			return dialog.Errorf(dialog.Invalid, "messages", "message %d has the role %q; there are system, user, assistant and tool", i, clip(w.Role))
-		}
-		if len(w.Images) > 0 {
-			return dialog.Errorf(dialog.Unsupported, "messages", "message %d has images; only text can be read", i)
-		}
-		for _, t := range w.ToolCalls {
-			m.ToolCalls = append(m.ToolCalls, chat.ToolCall{ID: t.ID, Name: t.Function.Name, Arguments: string(t.Function.Arguments)})
-		}
-		q.Messages = append(q.Messages, m)
 	}
 	t := &chatRequest{Tools: f.Tools}
 	if err := t.tools(q); err != nil {

@@ -23,7 +23,7 @@ type openAIFields struct {
 	N         *int            `json:"n"`
 	Seed      *int64          `json:"seed"`
 	Stop      json.RawMessage `json:"stop"`
-	LogitBias map[string]any  `json:"logit_bias"`
+	LogitBias json.RawMessage `json:"logit_bias"`
 }
 
 func (f *openAIFields) fill(q *dialog.Question) (err error) {
@@ -49,9 +49,16 @@ func (f *openAIFields) fill(q *dialog.Question) (err error) {
 
 func (f *openAIFields) usage() bool { return f.StreamOptions != nil && f.StreamOptions.IncludeUsage }
 
-func bias(m map[string]any) (map[int32]float32, error) {
-	if len(m) > 4096 {
-		return nil, dialog.Errorf(dialog.Invalid, "logit_bias", "logit_bias has %d entries; at most 4096 are possible", len(m))
+func bias(raw json.RawMessage) (map[int32]float32, error) {
+	if absent(raw) {
+		return nil, nil
+	}
+	if err := few(raw, "logit_bias", 4096); err != nil {
+		return nil, err
+	}
+	var m map[string]any
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, dialog.Errorf(dialog.Invalid, "logit_bias", "logit_bias is no object of numbers by token id")
 	}
 	var out map[int32]float32
 	for k, v := range m {
@@ -168,12 +175,15 @@ func messages(raw json.RawMessage) ([]chat.Message, error) {
 	if absent(raw) {
 		return nil, dialog.Errorf(dialog.Invalid, "messages", "messages is missing")
 	}
+	if err := few(raw, "messages", maxMessages); err != nil {
+		return nil, err
+	}
 	list, err := chat.ParseMessages(raw)
 	if err != nil {
 		return nil, dialog.Errorf(dialog.Invalid, "messages", "%v", err)
 	}
-	if len(list) == 0 || len(list) > maxMessages {
-		return nil, dialog.Errorf(dialog.Invalid, "messages", "messages has %d elements; 1 to %d are possible", len(list), maxMessages)
+	if len(list) == 0 {
+		return nil, dialog.Errorf(dialog.Invalid, "messages", "messages is empty")
 	}
 	for i := range list {
 		m := &list[i]
@@ -197,12 +207,12 @@ func messages(raw json.RawMessage) ([]chat.Message, error) {
 
 func (f *chatRequest) tools(q *dialog.Question) error {
 	if !absent(f.Tools) {
+		if err := few(f.Tools, "tools", 1024); err != nil {
+			return err
+		}
 		list, err := chat.ParseTools(f.Tools)
 		if err != nil {
 			return dialog.Errorf(dialog.Invalid, "tools", "%v", err)
-		}
-		if len(list) > 1024 {
-			return dialog.Errorf(dialog.Invalid, "tools", "%d tools are too many; at most 1024", len(list))
 		}
 		q.Tools = list
 	}

@@ -144,38 +144,38 @@ func assemble(t testing.TB, r *reply, stream bool) (w whole) {
 	t.Helper()
 	str := func(v any) string { s, _ := v.(string); return s }
 	take := func(raw []byte, part string) {
-		w.Text += str(at(t, raw, "choices", 0, part, "content"))
-		w.Reasoning += str(at(t, raw, "choices", 0, part, "reasoning_content"))
-		if f := str(at(t, raw, "choices", 0, "finish_reason")); f != "" {
+		v := at(t, raw)
+		w.Text += str(dig(v, "choices", 0, part, "content"))
+		w.Reasoning += str(dig(v, "choices", 0, part, "reasoning_content"))
+		if f := str(dig(v, "choices", 0, "finish_reason")); f != "" {
 			w.Finish = f
 		}
-		calls, _ := at(t, raw, "choices", 0, part, "tool_calls").([]any)
+		calls, _ := dig(v, "choices", 0, part, "tool_calls").([]any)
 		for i, k := range calls {
-			b, _ := json.Marshal(k)
 			n := i
 			if stream {
-				f, ok := at(t, b, "index").(float64)
+				f, ok := dig(k, "index").(float64)
 				if !ok {
-					t.Fatalf("a call without index: %s", b)
+					t.Fatalf("a call without index: %s", raw)
 				}
 				n = int(f)
 			}
 			for len(w.Calls) <= n {
 				w.Calls = append(w.Calls, wholeCall{Index: len(w.Calls)})
 			}
-			w.Calls[n].ID += str(at(t, b, "id"))
-			w.Calls[n].Name += str(at(t, b, "function", "name"))
-			w.Calls[n].Arguments += str(at(t, b, "function", "arguments"))
+			w.Calls[n].ID += str(dig(k, "id"))
+			w.Calls[n].Name += str(dig(k, "function", "name"))
+			w.Calls[n].Arguments += str(dig(k, "function", "arguments"))
 		}
-		list, _ := at(t, raw, "choices", 0, "logprobs", "content").([]any)
+		list, _ := dig(v, "choices", 0, "logprobs", "content").([]any)
 		w.Tokens = append(w.Tokens, list...)
-		if u := at(t, raw, "usage"); u != nil {
+		if u := dig(v, "usage"); u != nil {
 			w.Usage = u
 		}
-		if g := at(t, raw, "geist"); g != nil {
+		if g := dig(v, "geist"); g != nil {
 			w.Geist = g
 		}
-		w.Model, w.Print = at(t, raw, "model"), at(t, raw, "system_fingerprint")
+		w.Model, w.Print = dig(v, "model"), dig(v, "system_fingerprint")
 	}
 	if r.code != 200 {
 		t.Fatalf("status %d: %s", r.code, r.body)
