@@ -120,7 +120,8 @@ func (c *coding) String() string {
 	return fmt.Sprintf("%d bytes a lookup; flate %s, delta and flate %s", c.plain/c.lookups, of(c.flate), of(c.deltaFlate))
 }
 
-// partition makes cells of rows by k-means, and the order of rows by cell.
+// partition makes cells of rows by k-means over some of them, and the order of
+// all rows by cell.
 func partition(b *bench, cells int, r *rand.Rand) (*sat.Partition, []int) {
 	dim := b.Cols
 	p := &sat.Partition{Dim: dim, Centroids: make([]float32, cells*dim)}
@@ -128,9 +129,10 @@ func partition(b *bench, cells int, r *rand.Rand) (*sat.Partition, []int) {
 		copy(p.Centroids[c*dim:], b.values[i])
 	}
 	of, work := make([]int, b.Rows), make([]float32, dim)
-	assign := func() {
-		for i, v := range b.values {
-			best := float32(0)
+	some := r.Perm(b.Rows)[:min(b.Rows, 1<<13)]
+	assign := func(rows []int) {
+		for _, i := range rows {
+			v, best := b.values[i], float32(0)
 			for c := range cells {
 				if d := sat.Distance(v, p.Centroids[c*dim:][:dim], work); c == 0 || d < best {
 					of[i], best = c, d
@@ -139,11 +141,11 @@ func partition(b *bench, cells int, r *rand.Rand) (*sat.Partition, []int) {
 		}
 	}
 	for range 5 {
-		assign()
+		assign(some)
 		sum, count := make([]float64, cells*dim), make([]int, cells)
-		for i, v := range b.values {
+		for _, i := range some {
 			count[of[i]]++
-			for j, x := range v {
+			for j, x := range b.values[i] {
 				sum[of[i]*dim+j] += float64(x)
 			}
 		}
@@ -153,11 +155,11 @@ func partition(b *bench, cells int, r *rand.Rand) (*sat.Partition, []int) {
 			}
 		}
 	}
-	assign()
 	order := make([]int, b.Rows)
 	for i := range order {
 		order[i] = i
 	}
+	assign(order)
 	slices.SortStableFunc(order, func(x, y int) int { return of[x] - of[y] })
 	p.Begins = []int{0}
 	for c := range cells {
@@ -245,7 +247,7 @@ func TestMeasureCells(t *testing.T) {
 		}
 		deviation := float32(math.Sqrt(squares / float64(b.Rows) / float64(b.Cols)))
 		var queries [][]float32
-		for range often(100) {
+		for range often(50) {
 			q := slices.Clone(x.values[r.IntN(b.Rows)])
 			for i := range q {
 				q[i] += deviation / 2 * float32(r.NormFloat64())
@@ -256,20 +258,20 @@ func TestMeasureCells(t *testing.T) {
 		truth := make([][]int, len(queries))
 		work := make([]float32, b.Cols)
 		for i, q := range queries {
-			var all []sat.Pick
+			var near []sat.Pick // ascending
 			for id, v := range x.values {
-				all = append(all, sat.Pick{Row: id, Sum: sat.Distance(q, v, work)})
-			}
-			slices.SortStableFunc(all, func(a, b sat.Pick) int {
-				switch {
-				case a.Sum < b.Sum:
-					return -1
-				case a.Sum > b.Sum:
+				d := sat.Distance(q, v, work)
+				if at, _ := slices.BinarySearchFunc(near, d, func(p sat.Pick, d float32) int {
+					if p.Sum <= d { // an equal one has a smaller row
+						return -1
+					}
 					return 1
+				}); at < k {
+					near = slices.Insert(near, at, sat.Pick{Row: id, Sum: d})
+					near = near[:min(k, len(near))]
 				}
-				return 0
-			})
-			for _, a := range all[:k] {
+			}
+			for _, a := range near {
 				truth[i] = append(truth[i], a.Row)
 			}
 		}
