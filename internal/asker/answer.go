@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -107,7 +108,11 @@ func (x *answer) choose() error {
 	}
 	first := ranking.Offers[0].Ask
 	x.id, x.name = first.Model, first.ModelName
-	if x.model, err = a.names.get(x.ctx, x.id, all); err != nil {
+	if first.Grade == ghost.Reputation {
+		if x.model = (&known{}); x.id != prompt.PlainID(x.name) {
+			return dialog.Errorf(dialog.Unavailable, "model", "the offer of %s names another model", x.name)
+		}
+	} else if x.model, err = a.names.get(x.ctx, x.id, all); err != nil {
 		return dialog.Errorf(dialog.Unavailable, "", "%s: %v", first.ModelName, err)
 	}
 	ids, err := x.prompt()
@@ -242,6 +247,9 @@ func nobody(q *dialog.Question, name string, all []*market.Ask, r *market.Rankin
 func (x *answer) prompt() ([]int32, error) {
 	q, w := x.q, x.model.words
 	var ids []int32
+	if w == nil {
+		return x.plain()
+	}
 	switch {
 	case q.Messages != nil:
 		offered := q.Tools
@@ -268,15 +276,48 @@ func (x *answer) prompt() ([]int32, error) {
 	return ids, nil
 }
 
+// plain makes the tokens of a prompt for a model without a known vocabulary.
+func (x *answer) plain() ([]int32, error) {
+	q := x.q
+	var p prompt.PlainPrompt
+	var err error
+	switch {
+	case q.Messages != nil:
+		p.Messages, err = openAIMessages(q.Messages)
+		if err == nil && len(q.Tools) > 0 {
+			p.Tools, p.ToolChoice, err = openAITools(q)
+		}
+	case q.Tokens != nil:
+		return nil, dialog.Errorf(dialog.Unsupported, "prompt", "%s takes text, not tokens: its vocabulary is not known", x.name)
+	default:
+		p.Prompt = q.Text
+	}
+	if err != nil {
+		return nil, dialog.Errorf(dialog.Invalid, "messages", "%v", err)
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, dialog.Errorf(dialog.Invalid, "messages", "%v", err)
+	}
+	return prompt.Pack(b), nil
+}
+
 // write makes the request.
 func (x *answer) write(ids []int32) error {
 	q := x.q
 	var err error
-	if x.grammar, err = dialog.GrammarText(q, x.model.form); err != nil {
+	if x.model.words != nil {
+		x.grammar, err = dialog.GrammarText(q, x.model.form)
+	} else if q.Shape.Schema != nil { // tools are part of the prompt
+		x.grammar = string(q.Shape.Schema)
+	} else if q.Shape.JSON {
+		x.grammar = dialog.JSONObject
+	}
+	if err != nil {
 		return err
 	}
 	thinking := false
-	if tail := ids[max(0, len(ids)-16):]; q.Messages != nil {
+	if tail := ids[max(0, len(ids)-16):]; q.Messages != nil && x.model.words != nil {
 		var b strings.Builder
 		for _, id := range tail {
 			b.WriteString(x.model.words.Tokenizer.TokenText(id))
@@ -286,7 +327,7 @@ func (x *answer) write(ids []int32) error {
 	if x.reader, err = dialog.NewReader(q, x.model.form, thinking); err != nil {
 		return err
 	}
-	x.text = x.model.words.Tokenizer.NewContinuation()
+	x.text = x.model.text()
 	x.stops = stopper{texts: q.Stop}
 	r := &ghost.Request{Prompt: ids, Sampling: q.Sampling, MaxTokens: q.MaxTokens, Stop: q.Stop}
 	r.Sampling.Seed = [32]byte{}
@@ -366,8 +407,7 @@ func (x *answer) order(ask *market.Ask) error {
 	if err != nil {
 		return dialog.Errorf(dialog.Invalid, "", "%v", err)
 	}
-	words := x.model.words
-	c, err := a.newCall(o, m, rail, ask.Endpoints[0], func() texter { return words.Tokenizer.NewContinuation() })
+	c, err := a.newCall(o, m, rail, ask.Endpoints[0], x.model.text)
 	if err != nil {
 		return dialog.Errorf(dialog.NoFunds, "", "%v", err)
 	}

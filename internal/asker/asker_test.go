@@ -3,11 +3,15 @@ package asker
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -128,7 +132,6 @@ func newHouse(t testing.TB, n byte, wrap func(http.Handler) http.Handler) *house
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Serve(m)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -148,8 +151,22 @@ func newHouse(t testing.TB, n byte, wrap func(http.Handler) http.Handler) *house
 		}
 	}}
 	go h.server.Serve(ln)
-	h.ask = &market.Ask{Provider: p.Key(), Name: "tiny", Created: time.Now().Unix(), Expires: time.Now().Unix() + 900, Model: m.ID, ModelName: "tiny", Quant: "q8_0", Context: m.Context,
-		Input: 1_000_000, Output: 2_000_000, Capacity: 4, Endpoints: []string{h.url}, Rails: []string{"credit"}, Grade: ghost.GhostAudited}
+	h.offer(t, m, n)
+	t.Cleanup(func() {
+		h.kill()
+		p.Close()
+		e.Close()
+		l.Close()
+	})
+	return h
+}
+
+// offer signs an ask for a model and takes orders to it.
+func (h *house) offer(t testing.TB, m provider.Model, n byte) {
+	t.Helper()
+	h.Serve(m)
+	h.ask = &market.Ask{Provider: h.Key(), Name: m.Name, Created: time.Now().Unix(), Expires: time.Now().Unix() + 900, Model: m.ID, ModelName: m.Name, Quant: m.Quantisation, Context: m.Context,
+		Input: 1_000_000, Output: 2_000_000, Capacity: 4, Endpoints: []string{h.url}, Rails: []string{"credit"}, Grade: m.Grade}
 	ev, err := h.ask.Event(market.DefaultKinds())
 	if err != nil {
 		t.Fatal(err)
@@ -160,14 +177,7 @@ func newHouse(t testing.TB, n byte, wrap func(http.Handler) http.Handler) *house
 	if h.ask, err = market.ParseAsk(ev, market.Rules{Kinds: market.DefaultKinds(), Now: time.Now().Unix()}); err != nil {
 		t.Fatal(err)
 	}
-	p.Offer(provider.Ask{ID: ghost.Digest(h.ask.ID), Model: m.ID, Prices: pay.Prices{Prompt: 1_000_000, Answer: 2_000_000}, Expires: time.Now().Add(15 * time.Minute)})
-	t.Cleanup(func() {
-		h.kill()
-		p.Close()
-		e.Close()
-		l.Close()
-	})
-	return h
+	h.Offer(provider.Ask{ID: ghost.Digest(h.ask.ID), Model: m.ID, Prices: pay.Prices{Prompt: 1_000_000, Answer: 2_000_000}, Expires: time.Now().Add(15 * time.Minute)})
 }
 
 type testWriter struct{ t testing.TB }
@@ -466,5 +476,83 @@ func TestStopper(t *testing.T) {
 		if got.String() != c.want {
 			t.Errorf("%q of %q is %q, want %q", c.in, c.stops, got.String(), c.want)
 		}
+	}
+}
+
+// Vectors are the engine's, and are paid.
+func TestEmbed(t *testing.T) {
+	h := newHouse(t, 1, nil)
+	a, credit := newAsker(t, h)
+	q := &dialog.EmbedQuestion{ID: "e1", Model: "tiny", Texts: []string{"one text", "and another"}}
+	v, err := a.Embed(context.Background(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Vectors) != 2 || v.Summary.Usage.Prompt == 0 {
+		t.Fatalf("%+v", v)
+	}
+	for i, text := range q.Texts {
+		ids, err := h.model.Text(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := h.model.Engine.Embed(context.Background(), ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(v.Vectors[i], want) {
+			t.Errorf("vector %d is another", i)
+		}
+	}
+	if due := int64(v.Summary.Usage.Prompt); v.Summary.Cost != due || int64(-credit.Balance(h.Key())) != due || int64(h.credit.Balance(a.Key())) != due {
+		t.Errorf("cost %d, balances %d and %d, due %d", v.Summary.Cost, credit.Balance(h.Key()), h.credit.Balance(a.Key()), due)
+	}
+}
+
+// A server that speaks OpenAI's words is served and receipted, never verified.
+func TestUpstream(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/v1/models" {
+			io.WriteString(w, `{"data":[{"id":"theirs"}]}`)
+			return
+		}
+		var body struct {
+			Messages []struct{ Role, Content string }
+			Stream   bool
+		}
+		if err := json.NewDecoder(q.Body).Decode(&body); err != nil || len(body.Messages) != 1 || !body.Stream {
+			t.Errorf("%+v, %v", body, err)
+		}
+		for _, s := range []string{"You said: ", body.Messages[0].Content, " – and ", "that is all."} {
+			b, _ := json.Marshal(map[string]any{"choices": []any{map[string]any{"index": 0, "delta": map[string]any{"content": s}}}})
+			fmt.Fprintf(w, "data: %s\n\n", b)
+			w.(http.Flusher).Flush()
+		}
+		io.WriteString(w, "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
+	}))
+	defer up.Close()
+	h := newHouse(t, 1, nil)
+	u, err := provider.NewUpstream(context.Background(), provider.UpstreamOptions{URL: up.URL, Model: "theirs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.offer(t, u.Served("", 2), 1)
+	a, credit := newAsker(t, h)
+	q := question(1000)
+	q.Model, q.Verify = "theirs", dialog.VerifyAudit
+	x, err := a.Ask(context.Background(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := readAll(x)
+	if err != nil || text != "You said: Tell me of the sea – and that is all." {
+		t.Fatalf("%q, %v", text, err)
+	}
+	s := x.Summary()
+	if s.Grade != string(ghost.Reputation) || s.Verified != dialog.VerifyReceipt || s.ID == "" || s.Cost == 0 || int64(-credit.Balance(h.Key())) != s.Cost {
+		t.Errorf("%+v, balance %d", s, credit.Balance(h.Key()))
+	}
+	if v := a.Verdict(s.ID); v != nil && v.Accepted {
+		t.Errorf("it is called verified: %+v", v)
 	}
 }

@@ -25,10 +25,18 @@ const (
 
 // known is what an asker needs of a model. Both files were checked against its id.
 type known struct {
-	ghost *ghost.Model
-	file  []byte // of the Ghost file
+	ghost *ghost.Model // nil: a model that nobody can check
+	file  []byte       // of the Ghost file
 	words *prompt.Words
 	form  tools.Form
+}
+
+// text begins the text of an answer.
+func (k *known) text() texter {
+	if k.words == nil {
+		return &prompt.Plain{}
+	}
+	return k.words.Tokenizer.NewContinuation()
 }
 
 // library fetches Ghost files and vocabularies and keeps them in dir. What is

@@ -33,6 +33,7 @@ const (
 //	DELETE /geist/v1/jobs/{job}         cancel
 //	POST   /geist/v1/jobs/{job}/audit   open what was drawn
 //	POST   /geist/v1/prove              the same of any run of a model served here
+//	POST   /geist/v1/vectors            embeddings of texts
 //	POST   /geist/v1/credit             agree with a peer on balances
 //	GET    /geist/v1/models             what is served
 //	GET    /geist/v1/models/{id}/ghost  its Ghost file
@@ -44,6 +45,7 @@ func (p *Provider) Handler() http.Handler {
 	mux.HandleFunc("DELETE /geist/v1/jobs/{job}", p.deleteJob)
 	mux.HandleFunc("POST /geist/v1/jobs/{job}/audit", p.postAudit)
 	mux.HandleFunc("POST /geist/v1/prove", p.postProve)
+	mux.HandleFunc("POST /geist/v1/vectors", p.postVectors)
 	mux.HandleFunc("POST /geist/v1/credit", p.postCredit)
 	mux.HandleFunc("GET /geist/v1/models", p.getModels)
 	mux.HandleFunc("GET /geist/v1/models/{id}/ghost", func(w http.ResponseWriter, q *http.Request) {
@@ -312,12 +314,17 @@ func (p *Provider) rest(c *conn, write func(job.Event) bool) {
 	}
 }
 
+// jobID reads the id in a path.
+func jobID(q *http.Request) (id job.ID, ok bool) {
+	s := q.PathValue("job")
+	n, err := hex.Decode(id[:], []byte(s[:min(len(s), 2*len(id))]))
+	return id, err == nil && n == len(id) && len(s) == 2*len(id)
+}
+
 // jobOf is the run that a path names.
 func (p *Provider) jobOf(q *http.Request) (*run, error) {
-	var id job.ID
-	if s := q.PathValue("job"); len(s) != 2*len(id) {
-		return nil, refuse(job.UnknownJob, "")
-	} else if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+	id, ok := jobID(q)
+	if !ok {
 		return nil, refuse(job.UnknownJob, "")
 	}
 	r, err := p.find(id)
@@ -327,8 +334,24 @@ func (p *Provider) jobOf(q *http.Request) (*run, error) {
 	return r, err
 }
 
-func (p *Provider) postPay(w http.ResponseWriter, q *http.Request) {
+// payeeOf is the session of the job that a path names, and its run, which
+// vectors do not have.
+func (p *Provider) payeeOf(q *http.Request) (pay.Payee, *run, error) {
 	r, err := p.jobOf(q)
+	if err == nil {
+		return r.payee, r, nil
+	}
+	id, ok := jobID(q)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v := p.vectors[id]; ok && v != nil {
+		return v.payee, nil, nil
+	}
+	return nil, nil, err
+}
+
+func (p *Provider) postPay(w http.ResponseWriter, q *http.Request) {
+	payee, r, err := p.payeeOf(q)
 	if err != nil {
 		p.refused(w, err)
 		return
@@ -338,13 +361,19 @@ func (p *Provider) postPay(w http.ResponseWriter, q *http.Request) {
 		p.refused(w, err)
 		return
 	}
-	before := r.payee.Paid()
-	answer, err := r.payee.Receive(q.Context(), b)
-	if paid := r.payee.Paid(); paid > before || err == nil {
-		r.give(job.Received{Paid: paid})
+	before := payee.Paid()
+	answer, err := payee.Receive(q.Context(), b)
+	if paid := payee.Paid(); paid > before || err == nil {
+		if r != nil {
+			r.give(job.Received{Paid: paid})
+		} else if paid > before {
+			p.mu.Lock()
+			p.totals.Earned += paid - before
+			p.mu.Unlock()
+		}
 	}
 	if err != nil {
-		p.o.Log.Info("payment refused", "job", r.id.String(), "error", err)
+		p.o.Log.Info("payment refused", "job", q.PathValue("job"), "error", err)
 		if answer == nil {
 			p.refused(w, refuse(job.BadOrder, "%v", err))
 			return

@@ -144,6 +144,7 @@ type Provider struct {
 	asks     map[ghost.Digest]Ask
 	runs     map[job.ID]*run // live, and ended ones that linger
 	clients  map[ghost.Key]*client
+	vectors  map[job.ID]*vectorJob
 	waiting  int
 	draining bool
 	live     sync.WaitGroup // runs that have not ended
@@ -197,7 +198,7 @@ func New(o Options) (*Provider, error) {
 		o.Watch = func(Happening) {}
 	}
 	p := &Provider{o: o, self: self, models: map[ghost.ID]*served{}, asks: map[ghost.Digest]Ask{},
-		runs: map[job.ID]*run{}, clients: map[ghost.Key]*client{}, proofs: make(chan struct{}, 1)}
+		runs: map[job.ID]*run{}, clients: map[ghost.Key]*client{}, vectors: map[job.ID]*vectorJob{}, proofs: make(chan struct{}, 1)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p, nil
 }
