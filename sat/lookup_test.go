@@ -339,6 +339,47 @@ func TestTop(t *testing.T) {
 	}
 }
 
+// TestScores: each half against its own sub-keys, and what voids a run.
+func TestScores(t *testing.T) {
+	r := rand.New(rand.NewPCG(27, 28))
+	p := &Product{Heads: 2, Keys: 5, Dim: 8, TopK: 3}
+	w := randomWorld(t, r, p.KeyRows(), p.Dim)
+	keys := bytes.Join(w.rows, nil)
+	query := normal(r, p.QueryLen())
+	got := make([]float32, p.KeyRows())
+	const eps = 1e-5
+	if !p.Scores(got, query, w.Format, keys, eps) {
+		t.Fatal("void")
+	}
+	for s := range 2 * p.Heads {
+		half := make([]float32, p.Dim)
+		arith.RMSNorm(half, query[s*p.Dim:][:p.Dim], nil, eps)
+		for i := range p.Keys {
+			key := make([]float32, p.Dim)
+			arith.Dequantize(key, w.Format, w.rows[s*p.Keys+i])
+			want := float32(0)
+			for j := range key {
+				want += float32(key[j] * half[j])
+			}
+			if got[s*p.Keys+i] != want {
+				t.Fatalf("score %d of half %d is %g, want %g", i, s, got[s*p.Keys+i], want)
+			}
+		}
+	}
+	for i := range query {
+		bad := slices.Clone(query)
+		bad[i] = float32(math.Inf(1))
+		if p.Scores(got, bad, w.Format, keys, eps) {
+			t.Errorf("value %d of the query is infinite", i)
+		}
+	}
+	bad := bytes.Clone(keys)
+	bad[2*7+1] = 0x7c // the exponent of an infinity or a NaN
+	if p.Scores(got, query, w.Format, bad, eps) {
+		t.Error("a sub-key is not finite")
+	}
+}
+
 func TestSelectErrors(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
 	nan := float32(math.NaN())
