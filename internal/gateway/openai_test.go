@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/geistnet/geist/internal/dialog"
 	"github.com/geistnet/geist/internal/tools"
@@ -323,6 +325,8 @@ func TestBreaks(t *testing.T) {
 // TestDemand holds that a demand that was broken is an error.
 func TestDemand(t *testing.T) {
 	b := newBench(t, Options{})
+	b.do("GET", "/v1/models", "")
+	before := runtime.NumGoroutine()
 	for _, stream := range []string{"true", "false"} {
 		if r := b.post("/v1/chat/completions", `{"model":"fake@`+fakeID+`","stream":`+stream+`,`+hello+`}`); r.code != 200 {
 			t.Errorf("%d %s", r.code, r.body)
@@ -333,6 +337,13 @@ func TestDemand(t *testing.T) {
 				t.Errorf("%s: %d %s", more, r.code, r.body)
 			}
 		}
+	}
+	for n := 0; runtime.NumGoroutine() > before+4; n++ {
+		if n == 1000 {
+			t.Errorf("%d goroutines, and %d before: those that read answers are left", runtime.NumGoroutine(), before)
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	if n := b.f.open.Load(); n != 0 {
 		t.Errorf("%d answers are open", n)
