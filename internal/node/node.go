@@ -599,3 +599,13 @@ func (n *Node) Key() ghost.Key {
 	}
 	return k
 }
+
+// Offered is the name of the first model that is served; "": none is.
+func (n *Node) Offered() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.serving) == 0 {
+		return ""
+	}
+	return n.serving[0].model.Name
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/geistnet/geist/internal/author"
+	"github.com/geistnet/geist/internal/gguf"
+	"github.com/geistnet/geist/internal/local"
+	"github.com/geistnet/geist/internal/market"
+	"github.com/geistnet/geist/internal/node"
+	"github.com/geistnet/geist/internal/pay"
+	"github.com/geistnet/geist/internal/store"
+	"github.com/geistnet/geist/internal/tales"
+	"github.com/geistnet/geist/internal/web"
+)
+
+// builtIn is the name of the model that is part of this program.
+const builtIn = "tales"
+
+// nodeFlags are the flags that up, serve and chat share.
+type nodeFlags struct {
+	dir, listen, provide, endpoint, logLevel, logFormat string
+	keys, origins, relays, follows                      []string
+	spend, credit                                       int64
+	verify                                              string
+}
+
+// add puts the flags on a verb.
+func (f *nodeFlags) add(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.dir, "dir", "", "where the node keeps money, receipts and events (default: node in $GEIST_HOME)")
+	fl.StringVar(&f.listen, "listen", node.DefaultListen, "address of the API and the page")
+	fl.StringVar(&f.provide, "provide", node.DefaultProvide, "address where jobs are taken and the relay is")
+	fl.StringVar(&f.endpoint, "endpoint", "", "URL by which others reach --provide (default: http:// and the address)")
+	fl.StringArrayVar(&f.keys, "key", nil, "a key that clients of the API must show; needed beyond loopback (may be given several times)")
+	fl.StringArrayVar(&f.origins, "origin", nil, "a web page's origin that may use the API")
+	fl.StringArrayVar(&f.relays, "relay", nil, "another relay, ws:// or wss://")
+	fl.StringArrayVar(&f.follows, "follow", nil, "a key whose reviews of providers count")
+	fl.Int64Var(&f.spend, "spend", 1_000_000, "the most that one request may cost, in millisatoshi")
+	fl.Int64Var(&f.credit, "credit", 1_000_000, "what a key that nobody knows may owe this node, in millisatoshi")
+	fl.StringVar(&f.verify, "verify", "audit", "how answers are checked if a request does not say: none, receipt, audit, replicate")
+	fl.StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
+	fl.StringVar(&f.logFormat, "log-format", "", "text or json (default: text on a terminal)")
+	completeFlag(c, "verify", []string{"none", "receipt", "audit", "replicate"})
+	completeFlag(c, "log-level", []string{"debug", "info", "warn", "error"})
+	completeFlag(c, "log-format", []string{"text", "json"})
+}
+
+// config is the node that the flags describe.
+func (e *env) config(f *nodeFlags) (node.Config, error) {
+	models, err := store.DefaultDir(e.getenv)
+	if err != nil {
+		return node.Config{}, err
+	}
+	dir := f.dir
+	if dir == "" {
+		dir = filepath.Join(filepath.Dir(models), "node")
+	}
+	c := node.Default(dir)
+	c.Listen, c.Provide, c.Endpoint, c.Keys, c.Origins, c.Relays, c.Follows = f.listen, f.provide, f.endpoint, f.keys, f.origins, f.relays, f.follows
+	c.Spend, c.Credit, c.Verify, c.LogLevel, c.LogFormat = pay.MilliSat(f.spend), pay.MilliSat(f.credit), f.verify, f.logLevel, f.logFormat
+	return c, nil
+}
+
+// logger writes a node's log to standard error: text on a terminal, else JSON.
+func (e *env) logger(c *node.Config) *slog.Logger {
+	var level slog.Level
+	if level.UnmarshalText([]byte(c.LogLevel)) != nil {
+		level = slog.LevelInfo
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "text" || c.LogFormat == "" && e.err.Terminal {
+		return slog.New(slog.NewTextHandler(e.err.W, o))
+	}
+	return slog.New(slog.NewJSONHandler(e.err.W, o))
+}
+
+// parts is what a node of this user is made with.
+func (e *env) parts(c *node.Config) (node.Parts, error) {
+	secret, err := e.nodeKey()
+	if err != nil {
+		return node.Parts{}, err
+	}
+	p := e.progress()
+	shown := false
+	begin := e.now()
+	return node.Parts{
+		Secret: secret, Version: buildVersion().Version, Log: e.logger(c), Now: e.now, Page: web.Handler(buildVersion().Version),
+		Open:      e.openServed,
+		Installed: e.installed,
+		Loading: func(name string, done, total int64) {
+			shown = shown || e.err.Terminal && e.now().Sub(begin).Seconds() > 0.5
+			if shown {
+				p.Update("load "+name, done, total)
+				if done >= total {
+					p.End()
+				}
+			}
+		},
+	}, nil
+}
+
+// installed are the names of models that can be served.
+func (e *env) installed() []string {
+	names := []string{builtIn}
+	s, err := e.store()
+	if err != nil {
+		return names
+	}
+	models, err := s.List()
+	if err != nil {
+		return names
+	}
+	for _, m := range models {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// openServed opens a model by name with its Ghost file.
+func (e *env) openServed(ctx context.Context, ref string) (*node.Opened, error) {
+	if ref == builtIn {
+		f, err := tales.Open()
+		if err != nil {
+			return nil, err
+		}
+		g, err := author.Build(ctx, f, author.Options{}, nil)
+		if err != nil {
+			return nil, err
+		}
+		return &node.Opened{File: f, Ghost: g, Name: builtIn, Quantisation: quantisation(f)}, nil
+	}
+	f, stored, err := e.openModel(ref)
+	if err != nil {
+		return nil, err
+	}
+	long, err := local.Long(f, local.Options{})
+	if err != nil {
+		return nil, errors.Join(hint(err), f.Close())
+	}
+	g, err := e.ghostOf(ctx, f, stored, long)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	name := g.Name
+	if stored != nil {
+		name = stored.Name
+	}
+	if name == "" {
+		name = strings.TrimSuffix(ref[strings.LastIndexAny(ref, `/\`)+1:], ".gguf")
+	}
+	return &node.Opened{File: f, Ghost: g, Name: name, Quantisation: quantisation(f)}, nil
+}
+
+// quantisation is the format that most weights of a file have, such as "q8_0".
+func quantisation(f *gguf.File) string {
+	bytes := map[string]int{}
+	best := ""
+	for _, t := range f.Tensors() {
+		k := strings.ToLower(t.Format.String())
+		bytes[k] += len(t.Data)
+		if best == "" || bytes[k] > bytes[best] {
+			best = k
+		}
+	}
+	return best
+}
+
+// prices reads what --price gives: one number for both kinds of tokens, or two
+// with a comma between, in millisatoshi for a token.
+func prices(s string) (prompt, answer market.Price, err error) {
+	a, b, two := strings.Cut(s, ",")
+	if prompt, err = market.ParsePrice(strings.TrimSpace(a)); err != nil {
+		return 0, 0, fmt.Errorf("%w: --price: %w", errUsage, err)
+	}
+	if !two {
+		return prompt, prompt, nil
+	}
+	if answer, err = market.ParsePrice(strings.TrimSpace(b)); err != nil {
+		return 0, 0, fmt.Errorf("%w: --price: %w", errUsage, err)
+	}
+	return prompt, answer, nil
+}
+
+// startNode starts a node. Errors say what to do.
+func (e *env) startNode(ctx context.Context, c node.Config) (*node.Node, error) {
+	p, err := e.parts(&c)
+	if err != nil {
+		return nil, err
+	}
+	return node.Start(ctx, c, p)
+}
+
+// waitFor returns when ctx ends or the node fails.
+func (e *env) waitFor(ctx context.Context, n *node.Node) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.Failed():
+		return err
+	}
+}
+
+// sats writes an amount for people.
+func sats(msat int64) string {
+	if msat < 1000 {
+		return fmt.Sprintf("%d msat", msat)
+	}
+	return pay.MilliSat(msat).String()
+}
+
+// rss is the memory of this process in bytes; 0: unknown.
+func rss() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, resident int64
+	if _, err := fmt.Sscan(string(b), &size, &resident); err != nil {
+		return 0
+	}
+	return resident * int64(os.Getpagesize())
+}
+
