@@ -278,3 +278,19 @@ func BenchmarkMul(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkTile multiplies one tile from the first cache: what the instructions
+// can do at most.
+func BenchmarkTile(b *testing.B) {
+	for _, p := range Paths()[1:] {
+		b.Run(p.String(), func(b *testing.B) {
+			rows, cols := p.shape()
+			const k = 128
+			a, x, c := make([]float32, rows*k), make([]float32, k*cols), make([]float32, rows*cols)
+			for b.Loop() {
+				p.tile(c, cols, a, 1, rows, x, k, true)
+			}
+			b.ReportMetric(2*float64(rows*cols*k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+		})
+	}
+}
