@@ -34,11 +34,15 @@ type script struct {
 }
 
 func (f *fake) Models(context.Context) ([]dialog.Model, error) {
-	return []dialog.Model{
+	list := []dialog.Model{
 		{Name: "fake", ID: fakeID, Quantisation: "q8_0", Family: "llama", Parameters: 1e9, SizeBytes: 1e9, Context: 4096, Dim: 8, Created: time.Unix(1.7e9, 0), Loaded: true,
 			Capabilities: []string{"completion", "tools", "embedding"}, PromptPrice: 100, AnswerPrice: 300, Providers: 2, Grade: "ghost-audited"},
 		{Name: "org/slow"}, {Name: "broken"}, {Name: "poor"}, {Name: "busy"}, {Name: "long"}, {Name: "nobody"}, {Name: "liar"},
-	}, nil
+	}
+	if f.any {
+		list = append(list, dialog.Model{Name: "gpt-6-astra"}) // the one that openai-go's tests look up
+	}
+	return list, nil
 }
 
 func (f *fake) Ask(ctx context.Context, q *dialog.Question) (dialog.Answer, error) {
