@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/geistnet/geist/internal/author"
 	"github.com/geistnet/geist/internal/gguf"
@@ -27,15 +28,20 @@ const builtIn = "tales"
 
 // nodeFlags are the flags that up, serve and chat share.
 type nodeFlags struct {
-	dir, listen, provide, endpoint, logLevel, logFormat string
-	keys, origins, relays, follows                      []string
-	spend, credit                                       int64
-	verify                                              string
+	file, dir, listen, provide, endpoint, logLevel, logFormat string
+	keys, origins, relays, follows                            []string
+	spend, credit                                             int64
+	verify                                                    string
+
+	flags *pflag.FlagSet
+	from  node.Origins // of the values that config gave
 }
 
 // add puts the flags on a verb.
 func (f *nodeFlags) add(c *cobra.Command) {
 	fl := c.Flags()
+	f.flags = fl
+	fl.StringVar(&f.file, "config", "", "the configuration `file` (default: see geist config path)")
 	fl.StringVar(&f.dir, "dir", "", "where the node keeps money, receipts and events (default: node in $GEIST_HOME)")
 	fl.StringVar(&f.listen, "listen", node.DefaultListen, "address of the API and the page")
 	fl.StringVar(&f.provide, "provide", node.DefaultProvide, "address where jobs are taken and the relay is")
@@ -54,19 +60,55 @@ func (f *nodeFlags) add(c *cobra.Command) {
 	completeFlag(c, "log-format", []string{"text", "json"})
 }
 
-// config is the node that the flags describe.
+// config is the node that flags, environment and file describe: the first of
+// these that says something of a value is heard, and else there is a default.
 func (e *env) config(f *nodeFlags) (node.Config, error) {
 	models, err := store.DefaultDir(e.getenv)
 	if err != nil {
 		return node.Config{}, err
 	}
-	dir := f.dir
-	if dir == "" {
-		dir = filepath.Join(filepath.Dir(models), "node")
+	c := node.Default(filepath.Join(filepath.Dir(models), "node"))
+	c.LogLevel = "warn"
+	f.from = node.Origins{}
+	path, named, err := f.file, f.file != "", error(nil)
+	if !named {
+		if path, named, err = node.ConfigPath(e.getenv); err != nil {
+			return node.Config{}, err
+		}
 	}
-	c := node.Default(dir)
-	c.Listen, c.Provide, c.Endpoint, c.Keys, c.Origins, c.Relays, c.Follows = f.listen, f.provide, f.endpoint, f.keys, f.origins, f.relays, f.follows
-	c.Spend, c.Credit, c.Verify, c.LogLevel, c.LogFormat = pay.MilliSat(f.spend), pay.MilliSat(f.credit), f.verify, f.logLevel, f.logFormat
+	read := c.ReadFileIfThere
+	if named {
+		read = c.ReadFile
+	}
+	if err := read(path, f.from); err != nil {
+		return node.Config{}, err
+	}
+	if err := c.ReadEnv(e.getenv, f.from); err != nil {
+		return node.Config{}, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	for _, x := range []struct {
+		flag, name string
+		set        func()
+	}{
+		{"dir", "dir", func() { c.Dir = f.dir }},
+		{"listen", "listen", func() { c.Listen = f.listen }},
+		{"provide", "provide", func() { c.Provide = f.provide }},
+		{"endpoint", "endpoint", func() { c.Endpoint = f.endpoint }},
+		{"key", "keys", func() { c.Keys = f.keys }},
+		{"origin", "origins", func() { c.Origins = f.origins }},
+		{"relay", "relays", func() { c.Relays = f.relays }},
+		{"follow", "follows", func() { c.Follows = f.follows }},
+		{"spend", "spend_msat", func() { c.Spend = pay.MilliSat(f.spend) }},
+		{"credit", "credit_msat", func() { c.Credit = pay.MilliSat(f.credit) }},
+		{"verify", "verify", func() { c.Verify = f.verify }},
+		{"log-level", "log_level", func() { c.LogLevel = f.logLevel }},
+		{"log-format", "log_format", func() { c.LogFormat = f.logFormat }},
+	} {
+		if f.flags.Changed(x.flag) {
+			x.set()
+			f.from[x.name] = "flag --" + x.flag
+		}
+	}
 	return c, nil
 }
 
@@ -229,4 +271,3 @@ func rss() int64 {
 	}
 	return resident * int64(os.Getpagesize())
 }
-

@@ -42,11 +42,9 @@ It serves nothing. "geist up" is a node that can do both.`,
 			return err
 		}
 		cfg.Provide, cfg.Relay = "", false
-		if !cmd.Flags().Changed("listen") {
-			cfg.Listen = "127.0.0.1:0"
-		}
-		if relays := v.getenv("GEIST_RELAYS"); len(cfg.Relays) == 0 && relays != "" {
-			cfg.Relays = strings.FieldsFunc(relays, func(r rune) bool { return r == ',' || r == ' ' })
+		cfg.Models = nil
+		if f.from["listen"] != "flag --listen" {
+			cfg.Listen, cfg.Keys = "127.0.0.1:0", nil // beside a node with the same file
 		}
 		if len(cfg.Relays) == 0 {
 			cfg.Relays = []string{"ws://127.0.0.1:11436/relay"} // of a node on this machine

@@ -66,8 +66,10 @@ and shows the answer, its price and what was checked. With --once it ends then.`
 		if offer.Prompt, offer.Answer, err = prices(*price); err != nil {
 			return err
 		}
-		cfg.Models = []node.Offer{offer}
-		v.freePorts(cmd, &cfg)
+		if len(cfg.Models) == 0 || cmd.Flags().Changed("model") || cmd.Flags().Changed("price") {
+			cfg.Models = []node.Offer{offer}
+		}
+		freePorts(f.from, &cfg)
 		if err := cfg.Check(); err != nil {
 			return fmt.Errorf("%w: %w", errUsage, err)
 		}
@@ -122,12 +124,12 @@ type upped struct {
 }
 
 // freePorts lets a node that was told no addresses have others if they are in use.
-func (e *env) freePorts(c *cobra.Command, cfg *node.Config) {
+func freePorts(from node.Origins, cfg *node.Config) {
 	for _, x := range []struct {
-		flag string
+		name string
 		addr *string
 	}{{"listen", &cfg.Listen}, {"provide", &cfg.Provide}} {
-		if c.Flags().Changed(x.flag) || *x.addr == "" {
+		if from[x.name] != "" || *x.addr == "" {
 			continue
 		}
 		l, err := net.Listen("tcp", *x.addr)
@@ -348,4 +350,3 @@ func binarySize() int64 {
 	}
 	return info.Size()
 }
-
