@@ -268,3 +268,38 @@ func TestWindows(t *testing.T) {
 		}
 	}
 }
+
+// TestHashRows compares the rows that texts read in a shared window with those
+// that the rule gives for each text by itself.
+func TestHashRows(t *testing.T) {
+	s := small()
+	m, err := NewModel(s, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := NewTrainer(m, 2, matmul.Best(), 2)
+	b := randomBatch(4, 2, s)
+	if _, err := tr.Loss(b); err != nil {
+		t.Fatal(err)
+	}
+	h := s.hash(1)
+	alone := 0
+	for i := range b.In {
+		got := tr.layers[1].mem.ids[i*h.Count() : (i+1)*h.Count()]
+		var text []int32
+		for j := i; j >= 0 && b.Start[j] == b.Start[i]; j-- {
+			text = append([]int32{b.In[j]}, text...)
+		}
+		if len(text) == 1 {
+			alone++
+		}
+		for j, id := range h.IDs(nil, text) {
+			if int(got[j]) != id {
+				t.Fatalf("token %d reads row %d for part %d, its text alone reads %d", i, got[j], j, id)
+			}
+		}
+	}
+	if alone != 4 {
+		t.Errorf("%d texts in two windows, want 4", alone)
+	}
+}
