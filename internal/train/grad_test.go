@@ -53,7 +53,7 @@ func randomBatch(seed uint64, windows int, s Shape) Batch {
 			b.Out[i] = None
 		}
 		b.Start[i] = int32(i - i%s.Context)
-		if i%s.Context > s.Context/3 {
+		if i%s.Context >= s.Context/3 {
 			b.Start[i] += int32(s.Context / 3)
 		}
 	}
@@ -238,4 +238,18 @@ func BenchmarkStep(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N*8*s.Context)/b.Elapsed().Seconds(), "tok/s")
+}
+
+func TestRates(t *testing.T) {
+	o := Optimiser{Steps: 110, Warmup: 10, Rate: 2, Final: 0.1}
+	for step, want := range map[int]float64{0: 0.1, 4: 0.5, 9: 1, 10: 1, 60: 0.55, 110: 0.1, 200: 0.1} {
+		if got := o.share(step); math.Abs(float64(got)-want) > 1e-6 {
+			t.Errorf("step %d has %v of the highest rate, want %v", step, got, want)
+		}
+	}
+	for x := 0.0; x <= 1; x += 1.0 / 64 {
+		if want := (1 + math.Cos(math.Pi*x)) / 2; math.Abs(float64(halfCosine(x))-want) > 1e-6 {
+			t.Errorf("half cosine at %v is %v, want %v", x, halfCosine(x), want)
+		}
+	}
 }
