@@ -72,7 +72,7 @@ a power cut, to the same result.`,
 		if err != nil {
 			return fmt.Errorf("%w: %w", errResumes, err)
 		}
-		return v.finishTraining(run, *out, *losses)
+		return v.finishTraining(run, *out, *losses, *threads)
 	}
 	return c
 }
@@ -115,7 +115,7 @@ func (l *trainingLine) end() {
 }
 
 // finishTraining writes the model and says what came out.
-func (v verbs) finishTraining(run *train.Run, out, losses string) error {
+func (v verbs) finishTraining(run *train.Run, out, losses string, threads int) error {
 	held, err := run.Held(0)
 	if err != nil {
 		return err
@@ -138,6 +138,20 @@ func (v verbs) finishTraining(run *train.Run, out, losses string) error {
 		fmt.Fprintf(v.out.W, "root of %s with moments: %v\n", t.Name, t.Root())
 	}
 	fmt.Fprintf(v.out.W, "SHA-256 %x\n", sha256.Sum256(b))
+	f, err := gguf.Parse(out, b)
+	if err != nil {
+		return err
+	}
+	texts := run.Corpus.Held[:min(60, len(run.Corpus.Held))]
+	trained, err := run.LossOf(texts)
+	if err != nil {
+		return err
+	}
+	answered, err := train.Canonical(f, texts, kernel.Best(), threads)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(v.out.W, "loss of %d held-out texts: %.4f in training, %.4f as answers are computed\n", len(texts), trained, answered)
 	return nil
 }
 
