@@ -28,6 +28,8 @@ type Options struct {
 	Cache   int64         // bytes of rows that are kept; 0: 64 MiB
 	Nodes   int           // most hashes of each table's tree that are kept; 0: 2¹⁶
 	Timeout time.Duration // of one request; 0: 20 s
+	// Context ends the fetches of Rows; nil: nothing does.
+	Context context.Context
 	// Dropped is called once for each server that gave a wrong row, from the
 	// goroutine that met it. It may be nil.
 	Dropped func(server string, reason error)
@@ -41,7 +43,9 @@ type Client struct {
 	tables  map[string]*wanted // by name
 	cache   *cache
 	servers []*server
-	next    atomic.Uint32 // where to begin among servers
+	next    atomic.Uint32   // where to begin among servers
+	hashed  map[string]bool // names of tables that hashed n-grams read
+	gather  gather
 
 	requests, out, in, fetched, hits, verify atomic.Int64
 }
@@ -58,6 +62,9 @@ type server struct {
 	url     string
 	fails   atomic.Int32 // in a row, of a server that did not answer
 	dropped atomic.Pointer[error]
+	failed  atomic.Pointer[error] // the last time that it did not answer
+	answers atomic.Int64          // that were right
+	took    atomic.Int64          // ns of an answer, about; 0: there was none
 }
 
 // A WrongError says that a server gave bytes that are not the table's.
@@ -83,13 +90,16 @@ func NewClient(m *ghost.Model, opt Options) (*Client, error) {
 	if opt.Timeout == 0 {
 		opt.Timeout = 20 * time.Second
 	}
+	if opt.Context == nil {
+		opt.Context = context.Background()
+	}
 	if opt.HTTP == nil {
 		opt.HTTP = &http.Client{
 			Transport:     &http.Transport{MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, DisableCompression: true, Proxy: http.ProxyFromEnvironment},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
-	c := &Client{model: m, opt: opt, tables: map[string]*wanted{}, cache: newCache(opt.Cache)}
+	c := &Client{model: m, opt: opt, tables: map[string]*wanted{}, cache: newCache(opt.Cache), hashed: map[string]bool{}}
 	numbers := map[merkle.Hash]*wanted{}
 	for _, i := range Memory(m) {
 		g := &m.Tensors[i]
@@ -107,6 +117,12 @@ func NewClient(m *ghost.Model, opt Options) (*Client, error) {
 	if len(c.tables) == 0 {
 		return nil, errors.New("the model has no memory tables")
 	}
+	for i := range m.Layers {
+		if x := m.Layers[i].Memory; x != nil && m.Rules[x.Rule].Hash != nil {
+			c.hashed[m.Tensors[x.Table].Name] = true
+		}
+	}
+	c.gather.tables = len(c.hashed)
 	for _, s := range opt.Servers {
 		u, err := url.Parse(s)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -146,6 +162,30 @@ func (c *Client) Dropped() []WrongError {
 	return out
 }
 
+// A ServerState is what came of one server so far.
+type ServerState struct {
+	URL     string
+	Answers int64         // that were right
+	Took    time.Duration // of an answer, about; 0: there was none
+	Dropped error         // why it is asked no more; nil: it is
+	Failed  error         // why it last gave no answer; nil: it always did
+}
+
+// Servers says what came of each server, in the order of Options.Servers.
+func (c *Client) Servers() []ServerState {
+	out := make([]ServerState, len(c.servers))
+	for i, s := range c.servers {
+		out[i] = ServerState{URL: s.url, Answers: s.answers.Load(), Took: time.Duration(s.took.Load())}
+		if err := s.dropped.Load(); err != nil {
+			out[i].Dropped = *err
+		}
+		if err := s.failed.Load(); err != nil {
+			out[i].Failed = *err
+		}
+	}
+	return out
+}
+
 // Table says what a memory table is by the name of its tensor.
 func (c *Client) Table(name string) (f arith.Format, rows, cols int, ok bool) {
 	t := c.tables[name]
@@ -156,7 +196,8 @@ func (c *Client) Table(name string) (f arith.Format, rows, cols int, ok bool) {
 }
 
 // Rows writes the rows of a table into dst, one after the other in order of
-// ids, which may name a row twice. Every row was checked.
+// ids, which may name a row twice. Every row was checked. Calls for different
+// tables of hashed n-grams at the same time become one request.
 func (c *Client) Rows(name string, ids []int, dst []byte) error {
 	t := c.tables[name]
 	if t == nil {
@@ -183,11 +224,18 @@ func (c *Client) Rows(name string, ids []int, dst []byte) error {
 		want = append(want, id)
 	}
 	slices.Sort(want)
-	return c.fetch(context.Background(), []part{{t, want}}, func(_ *wanted, id uint64, row []byte) {
+	place := func(of *wanted, id uint64, row []byte) {
+		if of != t {
+			return
+		}
 		for _, i := range missing[id] {
 			copy(dst[i*size:][:size], row)
 		}
-	})
+	}
+	if c.hashed[name] && c.gather.tables > 1 {
+		return c.join(name, part{t, want}, place)
+	}
+	return c.fetch(c.opt.Context, []part{{t, want}}, place)
 }
 
 // Prompt fetches the rows that hashed n-grams read for all of tokens and that
@@ -212,13 +260,7 @@ func (c *Client) Prompt(ctx context.Context, tokens []int32) error {
 			}
 		}
 	}
-	var parts []part
-	for t, ids := range wants {
-		slices.Sort(ids)
-		parts = append(parts, part{t, slices.Compact(ids)})
-	}
-	slices.SortFunc(parts, func(a, b part) int { return int(a.t.number) - int(b.t.number) })
-	return c.fetch(ctx, parts, func(*wanted, uint64, []byte) {})
+	return c.fetch(ctx, sorted(wants), func(*wanted, uint64, []byte) {})
 }
 
 // part is rows of one table that are to be fetched.
@@ -229,7 +271,7 @@ type part struct {
 
 // fetch gets rows, keeps them and gives each to use. It cuts what is too long
 // for one request.
-func (c *Client) fetch(ctx context.Context, parts []part, use func(t *wanted, id uint64, row []byte)) error {
+func (c *Client) fetch(ctx context.Context, parts []part, use use) error {
 	var now []part
 	count, size := 0, 0
 	flush := func() error {
@@ -263,7 +305,7 @@ func (c *Client) fetch(ctx context.Context, parts []part, use func(t *wanted, id
 }
 
 // request gets rows that fit into one request.
-func (c *Client) request(ctx context.Context, parts []part, use func(t *wanted, id uint64, row []byte)) error {
+func (c *Client) request(ctx context.Context, parts []part, use use) error {
 	wants := make([]Want, len(parts))
 	tops := make([]*sat.Top, len(parts))
 	sizes := make([]int, len(parts))
@@ -281,8 +323,6 @@ func (c *Client) request(ctx context.Context, parts []part, use func(t *wanted, 
 	}
 	body := encode(wants)
 	return c.ask(ctx, http.MethodPost, "/geist/v1/rows", body, all, func(b []byte) error {
-		begin := time.Now()
-		defer func() { c.verify.Add(int64(time.Since(begin))) }()
 		opened := make([][][]byte, len(parts))
 		for i, p := range parts {
 			var err error
@@ -351,10 +391,16 @@ func (c *Client) ask(ctx context.Context, method, path string, body []byte, size
 				continue
 			}
 			asked = true
+			begin := time.Now()
 			b, err := c.once(ctx, s, method, path, body, size)
 			if err == nil {
-				if err = check(b); err == nil {
+				came := time.Now()
+				err = check(b)
+				c.verify.Add(int64(time.Since(came)))
+				if err == nil {
 					s.fails.Store(0)
+					s.answers.Add(1)
+					s.timed(came.Sub(begin))
 					return nil
 				}
 				err = &WrongError{s.url, err}
@@ -369,6 +415,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body []byte, size
 				}
 			default:
 				s.fails.Add(1)
+				s.failed.Store(&err)
 			}
 			last = err
 		}
@@ -382,19 +429,43 @@ func (c *Client) ask(ctx context.Context, method, path string, body []byte, size
 	return fmt.Errorf("no server of %d has the rows: %w", len(c.servers), last)
 }
 
-// inOrder lists the servers, those first that answered last; equal ones take
-// turns.
+// A server is slow if it takes several times as long as the fastest, by a margin
+// that a reader would feel.
+const (
+	slowTimes  = 4
+	slowMargin = 100 * time.Millisecond
+)
+
+// timed takes the time of an answer into account.
+func (s *server) timed(d time.Duration) {
+	old := s.took.Load()
+	if old == 0 {
+		s.took.Store(max(1, int64(d)))
+		return
+	}
+	s.took.Store(old + (int64(d)-old)/4)
+}
+
+// inOrder lists the servers, those first that answered last, and of them the
+// slow ones after the others; equal ones take turns.
 func (c *Client) inOrder() []*server {
 	n := int(c.next.Add(1))
 	s := make([]*server, len(c.servers))
+	best := int64(0)
 	for i := range s {
 		s[i] = c.servers[(n+i)%len(s)]
+		if d := s[i].took.Load(); d > 0 && (best == 0 || d < best) {
+			best = d
+		}
 	}
-	fails := make(map[*server]int32, len(s))
+	rank := make(map[*server]int, len(s))
 	for _, x := range s {
-		fails[x] = x.fails.Load()
+		rank[x] = 2 * int(x.fails.Load())
+		if x.took.Load() > slowTimes*best+int64(slowMargin) {
+			rank[x]++
+		}
 	}
-	slices.SortStableFunc(s, func(a, b *server) int { return int(fails[a] - fails[b]) })
+	slices.SortStableFunc(s, func(a, b *server) int { return rank[a] - rank[b] })
 	return s
 }
 

@@ -7,6 +7,9 @@
 // the next. So an answer that is being computed never depends on who served it.
 // Client has the methods that internal/model asks of a source of rows.
 //
+// A trunk is a model file without its memory tables ([WriteTrunk]); with rows from
+// servers it answers as the whole model does, to the last bit.
+//
 // A client keeps one level of each table's tree, so that proofs are short, and
 // rows under their root, so that each is checked once.
 package rows

@@ -524,7 +524,7 @@ func FuzzServer(f *testing.F) {
 		}
 		n := 0
 		for _, x := range wants {
-			table := s.tables[x.Root]
+			table := s.table(x.Root)
 			k, err := sat.ProofLen(table.Rows, x.Level, x.IDs)
 			if err != nil {
 				t.Fatal(err)

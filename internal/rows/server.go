@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/geistnet/geist/merkle"
@@ -17,10 +19,11 @@ import (
 
 // Server is an http.Handler that answers requests for rows.
 type Server struct {
-	tables map[merkle.Hash]*served
-	order  []*served
-	busy   chan struct{} // one for each request in work
-	mux    *http.ServeMux
+	busy chan struct{} // one for each request in work
+	mux  *http.ServeMux
+
+	mu    sync.RWMutex // held for reading while tables are read
+	order []*served    // of tables with one root the first counts
 }
 
 type served struct {
@@ -34,25 +37,54 @@ const perProcessor = 4
 
 // NewServer serves tables, at least one. Of two with one root the first is taken.
 func NewServer(tables []Table) (*Server, error) {
-	s := &Server{tables: map[merkle.Hash]*served{}, busy: make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0)), mux: http.NewServeMux()}
+	if len(tables) == 0 {
+		return nil, errors.New("there are no tables of rows to serve")
+	}
+	s := NewEmptyServer()
+	if _, err := s.Add(tables); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// NewEmptyServer is a server without tables, until some are added.
+func NewEmptyServer() *Server {
+	s := &Server{busy: make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0)), mux: http.NewServeMux()}
+	s.mux.HandleFunc("GET /geist/v1/rows", s.list)
+	s.mux.HandleFunc("GET /geist/v1/rows/{root}/{level}", s.level)
+	s.mux.HandleFunc("POST /geist/v1/rows", s.rows)
+	return s
+}
+
+// Add serves further tables. remove ends that; when it returns, nobody reads
+// them any more. It may be called more than once.
+func (s *Server) Add(tables []Table) (remove func(), err error) {
+	var mine []*served
 	for i := range tables {
 		t := &tables[i]
 		if err := t.Check(); err != nil {
 			return nil, fmt.Errorf("table %q: %w", t.Name, err)
 		}
-		if s.tables[t.Root] != nil {
-			continue
+		mine = append(mine, &served{*t, sat.Level(t.Rows, 1)})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.order = append(s.order, mine...)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.order = slices.DeleteFunc(s.order, func(t *served) bool { return slices.Contains(mine, t) })
+	}, nil
+}
+
+// table is the first with a root; nil: there is none. mu is held.
+func (s *Server) table(root merkle.Hash) *served {
+	for _, t := range s.order {
+		if t.Root == root {
+			return t
 		}
-		x := &served{*t, sat.Level(t.Rows, 1)}
-		s.tables[t.Root], s.order = x, append(s.order, x)
 	}
-	if len(s.order) == 0 {
-		return nil, errors.New("there are no tables of rows to serve")
-	}
-	s.mux.HandleFunc("GET /geist/v1/rows", s.list)
-	s.mux.HandleFunc("GET /geist/v1/rows/{root}/{level}", s.level)
-	s.mux.HandleFunc("POST /geist/v1/rows", s.rows)
-	return s, nil
+	return nil
 }
 
 // Times of an HTTP server of rows: a request is small, an answer has at most
@@ -101,10 +133,15 @@ type listed struct {
 }
 
 func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
-	l := listing{Version: 1}
+	l := listing{Version: 1, Tables: []listed{}}
+	s.mu.RLock()
 	for _, t := range s.order {
+		if s.table(t.Root) != t {
+			continue
+		}
 		l.Tables = append(l.Tables, listed{t.Name, t.Root.String(), t.Rows, t.Format.String(), t.Cols})
 	}
+	s.mu.RUnlock()
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(l) // the client has gone
 }
@@ -117,22 +154,31 @@ func (s *Server) level(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "expected a root of 64 hexadecimal digits and a level", http.StatusBadRequest)
 		return
 	}
-	t := s.tables[merkle.Hash(b)]
-	if t == nil || level < 0 || level > t.height {
-		http.Error(w, "there is no such table or level", http.StatusNotFound)
+	out, status, err := s.hashes(merkle.Hash(b), level)
+	if err != nil {
+		http.Error(w, err.Error(), status)
 		return
+	}
+	send(w, out)
+}
+
+// hashes are those of a level; status belongs to an error.
+func (s *Server) hashes(root merkle.Hash, level int) (out []byte, status int, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	t := s.table(root)
+	if t == nil || level < 0 || level > t.height {
+		return nil, http.StatusNotFound, errors.New("there is no such table or level")
 	}
 	n := sat.Width(t.Rows, level)
 	if n > maxAnswerBytes/len(root) {
-		http.Error(w, fmt.Sprintf("the level has %d hashes; ask for a higher one", n), http.StatusRequestEntityTooLarge)
-		return
+		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the level has %d hashes; ask for a higher one", n)
 	}
 	hashes := make([]merkle.Hash, n)
 	if err := t.Nodes.Load(level, 0, hashes); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+		return nil, http.StatusInternalServerError, err
 	}
-	send(w, sat.Encode(nil, hashes))
+	return sat.Encode(nil, hashes), 0, nil
 }
 
 func send(w http.ResponseWriter, b []byte) {
@@ -156,31 +202,39 @@ func (s *Server) rows(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	out, status, err := s.lookups(wants)
+	if err != nil {
+		http.Error(w, err.Error(), status)
+		return
+	}
+	send(w, out)
+}
+
+// lookups are the lookups of a request; status belongs to an error.
+func (s *Server) lookups(wants []Want) (out []byte, status int, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	size := 0
 	for i, x := range wants {
-		t := s.tables[x.Root]
+		t := s.table(x.Root)
 		if t == nil || x.Level > t.height || x.IDs[len(x.IDs)-1] >= uint64(t.Rows) {
-			http.Error(w, fmt.Sprintf("want %d: there is no such table, level or row", i), http.StatusNotFound)
-			return
+			return nil, http.StatusNotFound, fmt.Errorf("want %d: there is no such table, level or row", i)
 		}
 		n, err := sat.ProofLen(t.Rows, x.Level, x.IDs)
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
+			return nil, http.StatusBadRequest, err
 		}
 		if size += n*len(merkle.Hash{}) + len(x.IDs)*t.RowBytes(); size > maxAnswerBytes {
-			http.Error(w, fmt.Sprintf("the answer would be longer than %d bytes", maxAnswerBytes), http.StatusRequestEntityTooLarge)
-			return
+			return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the answer would be longer than %d bytes", maxAnswerBytes)
 		}
 	}
-	out := make([]byte, 0, size)
+	out = make([]byte, 0, size)
 	for _, x := range wants {
-		if out, err = s.tables[x.Root].lookup(out, x); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
+		if out, err = s.table(x.Root).lookup(out, x); err != nil {
+			return nil, http.StatusInternalServerError, err
 		}
 	}
-	send(w, out)
+	return out, 0, nil
 }
 
 // lookup appends the lookup of rows that are there.
