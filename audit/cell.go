@@ -569,10 +569,10 @@ func (c *checker) all(ch Challenge) error {
 		}
 	}
 	c.explain.cell(-1)
-	tails := ch.stream("tails", 0)
+	tails, whole := ch.stream("tails", 0), ch.whole()
 	for i := range ch.Tails {
 		a := tails.below(len(c.Answer))
-		if err := c.tail(a, i < ch.Full, ch.stream("tail", i)); err != nil {
+		if err := c.tail(a, i < ch.Full && whole[i], ch.stream("tail", i)); err != nil {
 			return err
 		}
 	}

@@ -14,7 +14,7 @@ type Challenge struct {
 	Seed  [32]byte
 	Cells int // (position, layer) pairs, each with one element of every relation
 	Tails int // positions whose logits are checked at the emitted token and at random ids
-	Full  int // of those, positions whose logits are opened whole and sampled again
+	Full  int // of those, positions that may have to open all logits, to be sampled again: one in FullOneIn does
 }
 
 // Limits on what a proof may be asked to hold.
@@ -22,6 +22,11 @@ const (
 	MaxCells = 1024
 	MaxTails = 256
 )
+
+// FullOneIn: each of the full tails is opened whole in one challenge of four.
+// All logits are as large as six cells, and what they show is needed rarely: who
+// does not sample as agreed gains something only by doing so often.
+const FullOneIn = 4
 
 // Draw derives the seed from the nonce that the client committed to in its
 // request and reveals now, and the identity of the signed receipt.
@@ -36,6 +41,26 @@ func (c Challenge) Check() error {
 		return fmt.Errorf("a challenge of %d cells, %d tails and %d full ones is out of range", c.Cells, c.Tails, c.Full)
 	}
 	return nil
+}
+
+// whole tells which of the first Full tails are opened whole.
+func (c Challenge) whole() []bool {
+	d := c.stream("full", 0)
+	w := make([]bool, c.Full)
+	for i := range w {
+		w[i] = d.below(FullOneIn) == 0
+	}
+	return w
+}
+
+// Whole is the number of tails that are opened whole, at most Full.
+func (c Challenge) Whole() (n int) {
+	for _, w := range c.whole() {
+		if w {
+			n++
+		}
+	}
+	return n
 }
 
 // draw is a stream of random numbers of one purpose.

@@ -17,7 +17,7 @@ import (
 // tree. All lengths and indices follow from the run and the challenge, so it
 // holds neither (docs/spec/audit.md §4).
 const (
-	proofMagic = "geist proof 1\n"
+	proofMagic = "geist proof 2\n"
 	headBytes  = len(proofMagic) + 3*4
 )
 

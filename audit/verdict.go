@@ -131,8 +131,11 @@ func (v *Verdict) words(run *Run, f *RunFile, rep *Report, ended bool) {
 	if n.Tails > 0 {
 		say("At %d of %d emitted tokens, the token's logit and %d others were computed again from the last layer.", n.Tails, len(run.Answer), randomLogits)
 	}
-	if n.Draws > 0 {
+	switch {
+	case n.Draws > 0:
 		say("At %d emitted tokens all logits were opened, and the sampler with the agreed seed chose the same token.", n.Draws)
+	case rep.Challenge.Full > 0 && n.FullTails == 0:
+		say("No logits were opened whole: of this challenge none were drawn for it, as of three in four.")
 	}
 	switch {
 	case ended:

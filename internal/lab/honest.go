@@ -91,7 +91,7 @@ func (rep *HonestReport) model(ctx context.Context, name string, o HonestOptions
 		if err != nil {
 			return err
 		}
-		ch := audit.Challenge{Cells: 16, Tails: 4, Full: 2}
+		ch := audit.Challenge{Cells: 16, Tails: 4, Full: 4}
 		for i := range ch.Seed {
 			ch.Seed[i] = byte(r.Uint32())
 		}

@@ -84,10 +84,11 @@ type attack struct {
 	predict func(miss float64) float64 // of the chance that one challenge misses; nil for 1 − miss
 }
 
-// tails and full are the tails of every challenge.
+// tails are the tails of every challenge; all of them may be drawn to be
+// opened whole.
 const (
 	tails      = 4
-	full       = 2
+	full       = 4
 	promptLen  = 40
 	answerLen  = 20
 	wideZ      = 4.5 // for OK: one false alarm in 150,000 results
@@ -133,7 +134,9 @@ func sealed(r *recording, err error, c chance) (*recording, error) {
 
 // missed is the probability that none of a challenge's draws meets the lie.
 func (c chance) missed(ch audit.Challenge) float64 {
-	return math.Pow(1-c.cell, float64(ch.Cells)) * math.Pow(1-c.tail, float64(ch.Tails-ch.Full)) * math.Pow(1-c.full, float64(ch.Full))
+	const share = 1.0 / audit.FullOneIn
+	full := (1-share)*c.tail + share*c.full
+	return math.Pow(1-c.cell, float64(ch.Cells)) * math.Pow(1-c.tail, float64(ch.Tails-ch.Full)) * math.Pow(1-full, float64(ch.Full))
 }
 
 // Wilson is the interval of a share of caught among trials at z standard

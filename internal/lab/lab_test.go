@@ -30,7 +30,7 @@ func TestPlainPass(t *testing.T) {
 		if bad, err := s.convicts(rec.run); err != nil || bad {
 			t.Errorf("%s: the plain pass and the engine differ (%v)", name, err)
 		}
-		ch := audit.Challenge{Cells: 16, Tails: 4, Full: 2}
+		ch := audit.Challenge{Cells: 16, Tails: 4, Full: 4}
 		if _, err := audit.Verify(rec.run, ch, rec.prove(ch)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -13,7 +13,7 @@ func sample(l []float32, s *arith.Sampling, history []int32, index int) int32 {
 
 // samplerAttacks emit other tokens than the sampler gives, over true states.
 func samplerAttacks() []attack {
-	const theory = "1 − (1 − f)^full, f the share of emitted tokens that the sampler would not have chosen; 2 positions have their logits opened whole"
+	const theory = "1 − (1 − f/4)^full, f the share of emitted tokens that the sampler would not have chosen; each of 4 tails is opened whole with probability 1/4"
 	// choosing emits what pick says and counts where the sampler disagrees.
 	choosing := func(pick func(b *bench, a int, l []float32, id int32, history []int32) int32) func(b *bench) (*recording, error) {
 		return func(b *bench) (*recording, error) {
@@ -128,7 +128,7 @@ func samplerAttacks() []attack {
 			theory: "1: the emitted token's logit is checked at every tail",
 			forge:  forced(chance{tail: 1, full: 1}, func(_ *bench, l []float32, _ int) { nudge(l) })},
 		attack{name: "answer-token-altered", family: "sampler", what: "After the run one token of the answer is replaced by another, and the root is made anew.", sizes: one,
-			theory: "1 − (1 − 1/(N·L))^c·(1 − 1/answer)^full: its embedding and the sampler",
+			theory: "1 − (1 − 1/(N·L))^c·(1 − 1/(4·answer))^full: its embedding and the sampler",
 			forge: func(b *bench) (*recording, error) {
 				r, err := b.run(hooks{})
 				if err != nil {

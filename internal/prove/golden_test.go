@@ -37,7 +37,11 @@ func TestGolden(t *testing.T) {
 		if run.Trace, err = x.Root(); err != nil {
 			t.Fatal(err)
 		}
-		proof, err := n.Prove(run, audit.Standard.Challenge(audit.Draw([32]byte{1}, [32]byte{2})))
+		ch := audit.Size{Cells: 32, Tails: 4, Full: 4}.Challenge(audit.Draw([32]byte{1}, [32]byte{4}))
+		if ch.Whole() == 0 || ch.Whole() == ch.Full {
+			t.Fatalf("of %d tails %d are opened whole; a golden proof has both kinds", ch.Full, ch.Whole())
+		}
+		proof, err := n.Prove(run, ch)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,6 +78,9 @@ func FuzzVerify(f *testing.F) {
 		f.Fatal(err)
 	}
 	file := seal(f, run, audit.Size{Cells: 2, Tails: 1, Full: 1})
+	for i := byte(3); file.Challenge().Whole() == 0; i++ { // until all logits are opened
+		file = seal(f, run, file.Size, ghost.Nonce{i})
+	}
 	proof, err := n.Prove(run, file.Challenge())
 	if err != nil {
 		f.Fatal(err)

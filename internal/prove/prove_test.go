@@ -116,7 +116,7 @@ func TestHonest(t *testing.T) {
 					t.Fatalf("%v: another root", p)
 				}
 				for seed := range 2 {
-					ch := audit.Challenge{Seed: [32]byte{byte(seed), byte(i)}, Cells: 24, Tails: 4, Full: 2}
+					ch := audit.Challenge{Seed: [32]byte{byte(seed), byte(i)}, Cells: 24, Tails: 4, Full: 4}
 					proof, err := n.Prove(run, ch)
 					if err != nil {
 						t.Fatal(err)
@@ -125,7 +125,7 @@ func TestHonest(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if rep.Counts.Cells != 24 || rep.Counts.Draws != 2 || rep.Counts.Hidden != 24 || rep.Counts.Projections != 72 {
+					if rep.Counts.Cells != 24 || rep.Counts.Draws != ch.Whole() || rep.Counts.Hidden != 24 || rep.Counts.Projections != 72 {
 						t.Errorf("counts %+v", rep.Counts)
 					}
 				}
@@ -155,7 +155,7 @@ func TestOutline(t *testing.T) {
 			if root, err := x.Root(); err != nil || root != run.Trace {
 				t.Fatalf("the root is %v, that of the outline %v: %v", root, run.Trace, err)
 			}
-			ch := audit.Challenge{Seed: [32]byte{4}, Cells: 6, Tails: 5, Full: 2}
+			ch := audit.Challenge{Seed: [32]byte{4}, Cells: 6, Tails: 5, Full: 4}
 			want, err := n.Prove(run, ch)
 			if err != nil {
 				t.Fatal(err)
@@ -209,6 +209,9 @@ func TestAlteredProof(t *testing.T) {
 		t.Fatal(err)
 	}
 	ch := audit.Challenge{Cells: 2, Tails: 1, Full: 1}
+	for ch.Whole() == 0 {
+		ch.Seed[1]++
+	}
 	proof, err := n.Prove(run, ch)
 	if err != nil {
 		t.Fatal(err)

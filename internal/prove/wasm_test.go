@@ -58,6 +58,7 @@ func TestWebAssembly(t *testing.T) {
 	var list strings.Builder
 	var want [][]byte
 	accepted := 0
+	var whole [3]int // proofs by the number of tails opened whole
 	write := func(suffix string, b []byte) string {
 		path := filepath.Join(dir, fmt.Sprintf("%d.%s", len(want), suffix))
 		if err := os.WriteFile(path, b, 0o600); err != nil {
@@ -104,7 +105,8 @@ func TestWebAssembly(t *testing.T) {
 		for j := 0; j < 5 && len(distinct) < proofs; j++ {
 			var nonce ghost.Nonce
 			binary.LittleEndian.PutUint64(nonce[8:], uint64(1+i*1000+j))
-			file := seal(t, run, audit.Size{Cells: 4, Tails: 2, Full: 1}, nonce)
+			file := seal(t, run, audit.Size{Cells: 4, Tails: 2, Full: 2}, nonce)
+			whole[file.Challenge().Whole()]++
 			proof, err := n.Prove(run, file.Challenge())
 			if err != nil {
 				t.Fatal(err)
@@ -128,6 +130,9 @@ func TestWebAssembly(t *testing.T) {
 				add(b, g, flip(proof))
 			}
 		}
+	}
+	if whole[0] == 0 || whole[1] == 0 {
+		t.Errorf("%d proofs open no tail whole, %d one", whole[0], whole[1])
 	}
 	if accepted < proofs || accepted == len(want) || len(want) != 2*proofs {
 		t.Fatalf("%d of %d are accepted; %d are honest", accepted, len(want), proofs)
