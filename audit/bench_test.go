@@ -15,7 +15,7 @@ func BenchmarkVerify(b *testing.B) {
 	if dir == "" {
 		b.Skip("GEIST_MEASURE_OUT names no directory with proofs")
 	}
-	for _, name := range []string{"1", "2"} {
+	for _, name := range []string{"1", "2", "3"} {
 		read := func(suffix string) []byte {
 			data, err := os.ReadFile(filepath.Join(dir, name+suffix))
 			if err != nil {

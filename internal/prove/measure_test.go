@@ -117,8 +117,17 @@ func TestMeasure(t *testing.T) {
 	}
 	t.Logf("replay and root: %.2f s (cpu %.2f s)", time.Since(begin).Seconds(), (cpu() - used).Seconds())
 	sizes(t, n, run)
-	for i, size := range []audit.Size{{Cells: 32, Tails: 4, Full: 1}, {Cells: 32, Tails: 4, Full: 1}, {Cells: 8, Tails: 2, Full: 1}} {
+	for i, want := range []struct {
+		size  audit.Size
+		whole int
+	}{ // the first is with cold trees of weights
+		{audit.Standard, 0}, {audit.Standard, 0}, {audit.Standard, 1}, {audit.Size{Cells: 8, Tails: 2, Full: 1}, 0}, {audit.Size{Cells: 8, Tails: 2, Full: 1}, 1},
+	} {
+		size := want.size
 		file := seal(t, run, size)
+		for k := byte(3); file.Challenge().Whole() != want.whole; k++ {
+			file = seal(t, run, size, ghost.Nonce{k})
+		}
 		ch := file.Challenge()
 		begin, used = time.Now(), cpu()
 		proof, err := n.Prove(run, ch)
@@ -136,8 +145,8 @@ func TestMeasure(t *testing.T) {
 			}
 			best, bestCPU = min(best, time.Since(begin)), min(bestCPU, cpu()-used)
 		}
-		t.Logf("%d: c = %d: proof %d bytes %+v; opened in %.2f s (cpu %.2f s), verified in %.2f ms (cpu %.2f ms)",
-			i, size.Cells, len(proof), rep.Bytes, opened.Seconds(), openedCPU.Seconds(), 1e3*best.Seconds(), 1e3*bestCPU.Seconds())
+		t.Logf("%d: c = %d, %d opened whole: proof %d bytes %+v; opened in %.2f s (cpu %.2f s), verified in %.2f ms (cpu %.2f ms)",
+			i, size.Cells, ch.Whole(), len(proof), rep.Bytes, opened.Seconds(), openedCPU.Seconds(), 1e3*best.Seconds(), 1e3*bestCPU.Seconds())
 		if dir := os.Getenv("GEIST_MEASURE_OUT"); dir != "" {
 			rb, err := file.Encode()
 			if err != nil {
@@ -175,17 +184,23 @@ func sizes(t *testing.T, n *Node, run *audit.Run) {
 		t.Fatal(err)
 	}
 	for i, cells := range []int{8, 32} {
-		var all []int
-		sum := 0
+		var with [2][]int // by tails opened whole
 		for _, ch := range of[i] {
 			proof, err := audit.Prove(run, ch, x)
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, len(proof))
-			sum += len(proof)
+			with[ch.Whole()] = append(with[ch.Whole()], len(proof))
 		}
-		slices.Sort(all)
-		t.Logf("c = %d: %d proofs of %d to %d bytes, half of them up to %d, %d on average", cells, len(all), all[0], all[len(all)-1], all[len(all)/2], sum/len(all))
+		total := 0
+		for whole, all := range with {
+			sum := 0
+			for _, n := range all {
+				sum += n
+			}
+			total += sum
+			t.Logf("c = %d, %d opened whole: %d proofs of %d to %d bytes, %d on average", cells, whole, len(all), slices.Min(all), slices.Max(all), sum/len(all))
+		}
+		t.Logf("c = %d: %d bytes on average of %d", cells, total/len(of[i]), len(of[i]))
 	}
 }
