@@ -39,6 +39,7 @@ import (
 	"github.com/geistnet/geist/internal/nostr"
 	"github.com/geistnet/geist/internal/pay"
 	"github.com/geistnet/geist/internal/provider"
+	"github.com/geistnet/geist/internal/rows"
 )
 
 // Opened is a model file with what is said of it.
@@ -83,6 +84,7 @@ type Node struct {
 	asker    *asker.Asker
 	owed     *pay.Credit // what this node owes
 	metrics  *metrics
+	rows     *rows.Server // of the models that are offered
 	listen   net.Listener
 	provide  net.Listener
 	failed   chan error
@@ -99,6 +101,7 @@ type serving struct {
 	file   *gguf.File
 	local  *local.Model
 	worker *provider.Engine
+	noRows func() // ends serving its rows; nil: they are not served
 	ask    *market.Ask
 	since  time.Time
 }
@@ -130,7 +133,7 @@ func Start(ctx context.Context, cfg Config, parts Parts) (n *Node, err error) {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
 	}
-	n = &Node{cfg: cfg, parts: parts, log: parts.Log, began: parts.Now(), failed: make(chan error, 4)}
+	n = &Node{cfg: cfg, parts: parts, log: parts.Log, began: parts.Now(), failed: make(chan error, 4), rows: rows.NewEmptyServer()}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -276,6 +279,8 @@ func (n *Node) openRelay(context.Context) error {
 		n.onClose(relay.Close)
 		mux.Handle("/relay", relay)
 	}
+	mux.Handle("/geist/v1/rows", n.rowHandler())
+	mux.Handle("/geist/v1/rows/", n.rowHandler())
 	mux.HandleFunc("/geist/", func(w http.ResponseWriter, q *http.Request) {
 		n.mu.Lock()
 		p := n.provider
@@ -433,6 +438,10 @@ func (n *Node) open(ctx context.Context, o Offer) (*serving, error) {
 		s.close()
 		return nil, err
 	}
+	if err := n.openRows(ctx, s, f.Ghost); err != nil {
+		s.close()
+		return nil, err
+	}
 	name := o.Name
 	if name == "" {
 		name = f.Name
@@ -445,6 +454,10 @@ func (n *Node) open(ctx context.Context, o Offer) (*serving, error) {
 }
 
 func (s *serving) close() {
+	if s.noRows != nil {
+		s.noRows() // nobody reads the file any more
+		s.noRows = nil
+	}
 	if s.worker != nil {
 		s.worker.Close()
 		s.worker = nil
@@ -475,6 +488,9 @@ func (n *Node) Withdraw(ctx context.Context, id ghost.ID) error {
 		return errors.New("this model is not served here")
 	}
 	p.Withdraw(id)
+	if s.noRows != nil {
+		s.noRows()
+	}
 	s.ask.Capacity = 0
 	return n.announce(ctx, s, p)
 }
