@@ -238,11 +238,20 @@ func (e *env) startNode(ctx context.Context, c node.Config) (*node.Node, error) 
 	if err != nil {
 		return nil, err
 	}
-	return node.Start(ctx, c, p)
+	n, err := node.Start(ctx, c, p)
+	if errors.Is(err, pay.ErrHeld) {
+		err = fmt.Errorf("%w; a geist is running with the same state: ask that one through its page or API, or set GEIST_HOME to another directory, which makes another node", err)
+	}
+	return n, err
 }
 
-// waitFor returns when ctx ends or the node fails.
+// waitFor returns when ctx ends or the node fails. A service manager that wants
+// to know is told that the node is ready, and that it stops.
 func (e *env) waitFor(ctx context.Context, n *node.Node) error {
+	if err := e.notify("READY=1"); err != nil {
+		return err
+	}
+	defer func() { _ = e.notify("STOPPING=1") }() // it stops all the same
 	select {
 	case <-ctx.Done():
 		return nil

@@ -50,6 +50,9 @@ const (
 	compactAtLeast = 1 << 20 // bytes
 )
 
+// ErrHeld means that another process has the journal open; ask that process, or end it.
+var ErrHeld = errors.New("another process holds it")
+
 // Entry is one change. A nil Value removes the key.
 type Entry struct {
 	Key   string // 1 to 256 bytes

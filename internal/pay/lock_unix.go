@@ -24,7 +24,7 @@ func lockFile(name string) (unlock func(), err error) {
 	if err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = fmt.Errorf("another process holds %s", name)
+			err = fmt.Errorf("%s: %w", name, ErrHeld)
 		}
 		return nil, err
 	}

@@ -18,7 +18,7 @@ func lockFile(name string) (unlock func(), err error) {
 	if err != nil {
 		f.Close()
 		if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
-			err = fmt.Errorf("another process holds %s", name)
+			err = fmt.Errorf("%s: %w", name, ErrHeld)
 		}
 		return nil, err
 	}

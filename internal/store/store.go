@@ -387,3 +387,6 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 	}
 	return lockFile(ctx, filepath.Join(s.dir, "lock"))
 }
+
+// Free tells how many bytes may still be written in dir, which must exist.
+func Free(dir string) (bytes int64, known bool) { return freeBytes(dir) }
