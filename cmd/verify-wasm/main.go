@@ -6,8 +6,9 @@
 //	geistVerify(runFile, ghostFile, proof)            → verdict as JSON
 //	geistVerify(runFile, ghostFile, proof, n)         → the same with cell n pictured
 //	geistVerify(runFile, ghostFile, proof, n, size)   → size {cells, tails, full} demanded
+//	geistHashLeaf(bytes)                              → its hash in a tree, hex
 //
-// as a function of the global object. The first three are Uint8Arrays; n below 0
+// as functions of the global object. All bytes are Uint8Arrays; n below 0
 // pictures nothing. The verdict is what "geist verify --json" says. Nothing
 // leaves the page: no model, no network.
 package main
@@ -18,13 +19,22 @@ import (
 	"syscall/js"
 
 	"github.com/geistnet/geist/audit"
+	"github.com/geistnet/geist/merkle"
 )
 
 func main() {
 	js.Global().Set("geistVerify", js.FuncOf(func(_ js.Value, args []js.Value) any {
 		return string(verdict(args))
 	}))
-	select {} // the function lives as long as the page
+	js.Global().Set("geistHashLeaf", js.FuncOf(func(_ js.Value, args []js.Value) any {
+		if len(args) != 1 || !args[0].InstanceOf(js.Global().Get("Uint8Array")) {
+			return ""
+		}
+		b := make([]byte, args[0].Get("length").Int())
+		js.CopyBytesToGo(b, args[0])
+		return merkle.HashLeaf(b).String()
+	}))
+	select {} // the functions live as long as the page
 }
 
 func verdict(args []js.Value) []byte {

@@ -7,10 +7,10 @@ import { count, msat, perToken, short } from "./format.js";
 const talkName = "geist.conversation";
 const wishName = "geist.wish";
 const levels = [
-  ["audit", "Audit: open values that are drawn afterwards"],
-  ["receipt", "Receipt: the provider's signature"],
-  ["replicate", "Replicate: a second provider computes it too"],
-  ["none", "Nothing"],
+  ["audit", "Audit", "Values are drawn after the provider has signed, opened, and computed again."],
+  ["receipt", "Receipt only", "The provider signs. A proof can be demanded later."],
+  ["replicate", "Replicate", "Audited, and a second provider computes the same. It costs twice."],
+  ["none", "Nothing", "What comes is taken as it is."],
 ];
 
 const stored = (name, other) => {
@@ -104,6 +104,8 @@ export async function chat(box, { gone }) {
   const provider = h("select", {});
   const modelNote = h("p", { class: "note" });
   const verify = select(levels, wish.verify);
+  const verifyNote = h("p", { class: "note" });
+  const aboutLevel = () => (verifyNote.textContent = levels.find(([v]) => v === verify.value)[2]);
   const max = h("input", { type: "number", min: 1, max: 100000, step: 1, value: wish.max });
   const temperature = h("input", { type: "number", min: 0, max: 2, step: 0.1, value: wish.temperature });
   const seed = h("input", { type: "number", step: 1, value: wish.seed, placeholder: "any" });
@@ -116,10 +118,15 @@ export async function chat(box, { gone }) {
     modelNote,
     field("Provider", provider),
     field("Check", verify),
+    verifyNote,
     h("details", {}, h("summary", {}, "Length, temperature, seed"), field("Most tokens of an answer", max), field("Temperature", temperature, "0 always takes the likeliest token."), field("Seed", seed, "Equal questions with equal seeds get equal answers.")),
     clear,
   );
-  settings.addEventListener("change", put);
+  settings.addEventListener("change", () => {
+    aboutLevel();
+    put();
+  });
+  aboutLevel();
 
   async function fillProviders() {
     provider.replaceChildren(h("option", { value: "" }, "the market decides"));

@@ -48,3 +48,8 @@ export function notice(kind, title, ...more) {
 export function problem(err, ...actions) {
   return notice("bad", err.title ?? "That did not work", err.message, err.advice ? h("p", { class: "advice" }, err.advice) : undefined, actions.length ? h("p", { class: "actions" }, actions) : undefined);
 }
+
+/** show puts children in place of what el has. */
+export function show(el, ...children) {
+  el.replaceChildren(...children.flat(Infinity).filter((c) => c !== undefined && c !== null && c !== false));
+}

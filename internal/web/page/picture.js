@@ -42,8 +42,8 @@ function place(list, from, to) {
 
 /**
  * draw makes the picture of explanation x. choose is called with {item, step}
- * when a leaf is chosen. The result has `mark(verdict)`, which shows where an
- * altered proof fails, and `pick(item index)`.
+ * when a leaf is chosen. The result has `mark(verdict, leaf)`, which shows where an
+ * altered proof fails and what leaf was altered, and `pick(item index)`.
  */
 export function draw(x, choose) {
   // Relations and their leaves.
@@ -147,7 +147,7 @@ export function draw(x, choose) {
       e.preventDefault();
     });
     nodes.append(g);
-    part(`item ${i.item.tree} ${i.item.index}`, g);
+    part(`item ${i.item.tree} ${i.item.index}`, g, ...(line ? [line] : []));
     return { g, line };
   });
 
@@ -175,11 +175,12 @@ export function draw(x, choose) {
     choose({ item, step, trees, root });
   }
 
-  function mark(v) {
+  function mark(v, leaf) {
     svg.querySelectorAll(".bad").forEach((e) => e.classList.remove("bad"));
     svg.classList.toggle("refused", !v.accepted);
     if (v.accepted) return;
     const bad = (key) => parts.get(key)?.forEach((e) => e.classList.add("bad"));
+    if (leaf) bad(`item ${leaf.tree} ${leaf.index}`);
     const tensor = /tensor "([^"]+)"/.exec(v.reason)?.[1];
     if (v.relation === "trace root") ["root trace", "from root trace"].forEach(bad);
     else if (v.relation === "weights") [tensor && "tree " + tensor, tensor && "from " + tensor, "root model"].forEach(bad);

@@ -2,11 +2,11 @@
 // WebAssembly, drawn, and tampered with.
 import { bytesOf, get, Problem, send } from "./api.js";
 import { words } from "./badge.js";
-import { field, h, notice, problem, select } from "./dom.js";
+import { field, h, notice, problem, show as put } from "./dom.js";
 import { bytes, chance, count, msat, plural, short, when } from "./format.js";
 import { draw, story } from "./picture.js";
-import { tamper } from "./tamper.js";
-import { verify } from "./verifier.js";
+import { headBytes, tamper } from "./tamper.js";
+import { hash, locate, verify } from "./verifier.js";
 
 const starts = (b, t) => b.length >= t.length && [...t].every((c, i) => b[i] === c.charCodeAt(0));
 
@@ -106,14 +106,15 @@ export async function proof(box, { args, gone }) {
     }
   }
 
-  function tell({ verdict: v, ms }, what) {
+  function tell({ verdict: v, ms }, what, more) {
     const w = words({ grade: v.grade, verified: "audit" }, v);
     bar.hidden = false;
     bar.className = "verdict " + (v.accepted ? "good" : "bad");
-    bar.replaceChildren(
+    put(
+      bar,
       h("strong", {}, v.accepted ? "Accepted" : "Refused"),
       h("span", { class: "what" }, v.accepted ? w.text : v.reason),
-      v.accepted ? undefined : h("span", { class: "meaning" }, (what ? `You changed ${what}. ` : "") + why(v)),
+      v.accepted ? undefined : h("span", { class: "meaning" }, (what ? `You changed ${what}. ` : "") + why(v) + " ", more),
       h("span", { class: "ms" }, `checked here in ${count(Math.max(1, Math.round(ms)))} ms`),
     );
   }
@@ -125,43 +126,66 @@ export async function proof(box, { args, gone }) {
     const v = whole.verdict;
     tell(whole);
     if (!v.accepted) {
-      result.replaceChildren(notice("bad", "This proof does not stand", why(v)));
+      result.replaceChildren();
       return;
     }
-    let picture, size = v.challenge.cells;
+    const size = v.challenge.cells;
+    let picture;
+    let broken; // the leaf that was altered, if one was
     let now = v; // the verdict on what is shown, altered or not
     const frame = h("div", { class: "scroll frame", tabindex: 0, role: "region", "aria-label": "Picture of a cell" });
-    const words = h("div", { "aria-live": "polite" });
+    const way = h("div", { class: "way" });
     const cell = h("input", { type: "number", min: 1, max: size, value: 1, step: 1 });
     const about = h("p", { class: "note" });
-    const cells = new Map(); // of those seen: number → explanation
+    const cells = [v.explanation]; // of those seen, by number
+    const explain = async (n) => (cells[n] ??= (await verify(files, n)).verdict.explanation);
 
+    // Where opened leaves stand in the proof: those of earlier cells come first,
+    // and none comes twice.
+    const places = new Map();
+    let reached = 0;
+    let end = headBytes;
+    async function placesUpTo(n) {
+      for (; reached <= n; reached++) {
+        const fresh = (await explain(reached)).steps.flatMap((st) => st.opened).filter((o) => !places.has(o.hash + o.tree + o.index));
+        const once = [...new Map(fresh.map((o) => [o.hash + o.tree + o.index, o])).values()];
+        const found = await locate(files.proof, once, end);
+        once.forEach((o, i) => {
+          places.set(o.hash + o.tree + o.index, found[i]);
+          if (found[i] >= 0) end = found[i] + o.bytes;
+        });
+      }
+    }
+
+    let seen = 0;
     async function see(n) {
-      n = Math.min(size, Math.max(1, n || 1)) - 1;
-      const x = cells.get(n) ?? (await verify(files, n)).verdict.explanation;
-      cells.set(n, x);
-      if (gone.aborted || !x) return;
-      about.textContent = `Cell ${n + 1} of ${size}: position ${x.position} (token ${x.token}), layer ${x.layer}. ${plural(x.steps.length, "relation")} computed again, ${plural(x.steps.reduce((k, st) => k + st.opened.length, 0), "leaf", "leaves")} opened.`;
-      picture = draw(x, (c) => words.replaceChildren(story(x, c)));
+      n = Math.min(size, Math.max(1, Math.trunc(n) || 1)) - 1;
+      const mine = ++seen;
+      const x = await explain(n);
+      if (gone.aborted || mine !== seen || !x) return;
+      about.textContent = `Cell ${n + 1} of ${size}: position ${x.position} (token ${x.token}), layer ${x.layer}. ${plural(x.steps.length, "relation")} computed again. Choose an opened leaf to follow it to the receipt.`;
+      picture = draw(x, async (c) => {
+        way.replaceChildren(story(x, c));
+        await placesUpTo(n);
+        if (mine === seen) form.leaf(c.item, places.get(c.item.hash + c.item.tree + c.item.index) ?? -1);
+      });
       frame.replaceChildren(picture.svg);
+      picture.mark(now, broken);
       picture.pick(picture.first);
-      picture.mark(now);
     }
     const step = (d) => () => {
       cell.value = Math.min(size, Math.max(1, Number(cell.value) + d));
       see(Number(cell.value));
     };
     cell.onchange = () => see(Number(cell.value));
-    cells.set(0, v.explanation);
 
-    /** failing shows the cell in which a relation fails, if it is one. */
+    /** failing shows the cell in which a relation fails, if the shown one is another. */
     async function failing(verdict, alive) {
       if (!(verdict.position >= 0) || !(verdict.layer >= 0)) return;
+      const is = (x) => x?.position === verdict.position && x.layer === verdict.layer;
+      if (is(cells[Number(cell.value) - 1])) return;
       for (let n = 0; n < size && alive(); n++) {
-        const x = cells.get(n) ?? (await verify(files, n)).verdict.explanation;
-        cells.set(n, x);
-        if (x?.position === verdict.position && x.layer === verdict.layer) {
-          if (!alive()) return;
+        if (is(await explain(n)) && alive()) {
           cell.value = n + 1;
           return see(n + 1);
         }
@@ -169,17 +193,20 @@ export async function proof(box, { args, gone }) {
     }
 
     let turn = 0;
-    const form = tamper(files, v, async (altered, what) => {
+    const form = tamper(files, v, async (altered, what, leaf) => {
       const mine = ++turn;
+      const alive = () => mine === turn && !gone.aborted;
       try {
         const r = await verify(altered);
-        if (mine !== turn || gone.aborted) return;
+        const other = leaf && (await hash(altered.proof.slice(leaf.offset, leaf.offset + leaf.item.bytes)));
+        if (!alive()) return;
         now = r.verdict;
-        tell(r, what);
-        picture?.mark(now);
-        if (!now.accepted) await failing(now, () => mine === turn && !gone.aborted);
+        broken = leaf?.item;
+        tell(r, what, other && ["The leaf's hash was ", h("code", {}, short(leaf.item.hash, 12)), " and is now ", h("code", {}, short(other, 12)), "."]);
+        picture?.mark(now, broken);
+        if (!now.accepted && !leaf) await failing(now, alive);
       } catch (e) {
-        if (mine === turn) bar.replaceChildren(problem(e));
+        if (alive()) put(bar, problem(e));
       }
     });
 
@@ -190,9 +217,9 @@ export async function proof(box, { args, gone }) {
     const sentences = (list) => h("ul", {}, list.map((t) => h("li", {}, t)));
     const fact = (k, val, more) => h("div", {}, h("dt", {}, k), h("dd", { title: more }, val));
     result.replaceChildren(
-      h("dl", { class: "facts receipt" }, fact("Model", v.model_name, v.model), fact("Signed", when(Date.parse(v.signed))), fact("Provider", short(v.provider, 12), v.provider), fact("Tokens", `${count(v.prompt_tokens)} + ${count(v.answer_tokens)}`), fact("Price", msat(v.price_msat)), fact("Receipt", short(v.receipt, 12), v.receipt), fact("Drawn from", `${count(v.positions)} positions × ${count(v.layers)} layers`), fact("Proof", `${bytes(v.proof_bytes)}, ${bytes(v.bytes.rows)} of it weights`)),
-      h("section", { "aria-label": "Picture" }, h("div", { class: "row between" }, h("h2", {}, "From a row to the root"), h("div", { class: "stepper" }, h("button", { onclick: step(-1), "aria-label": "Previous cell" }, "←"), field("Cell", cell), h("button", { onclick: step(1), "aria-label": "Next cell" }, "→"))), about, frame, words),
-      form,
+      form.el,
+      h("section", { "aria-label": "Picture" }, h("div", { class: "row between" }, h("h2", {}, "From a row to the root"), h("div", { class: "stepper" }, h("button", { onclick: step(-1), "aria-label": "Previous cell" }, "←"), field("Cell", cell), h("button", { onclick: step(1), "aria-label": "Next cell" }, "→"))), about, frame, way),
+      h("section", {}, h("h2", {}, "The receipt"),h("dl", { class: "facts receipt" }, fact("Model", v.model_name, v.model), fact("Signed", when(Date.parse(v.signed))), fact("Provider", short(v.provider, 12), v.provider), fact("Tokens", `${count(v.prompt_tokens)} + ${count(v.answer_tokens)}`), fact("Price", msat(v.price_msat)), fact("Receipt", short(v.receipt, 12), v.receipt), fact("Drawn from", `${count(v.positions)} positions × ${count(v.layers)} layers`), fact("Proof", `${bytes(v.proof_bytes)}, ${bytes(v.bytes.rows)} of it weights`))),
       h("section", {}, h("h2", {}, "What was checked"), sentences(v.checked), h("h2", {}, "What was not"), sentences(v.not_checked)),
       h("section", {}, h("h2", {}, "How likely a forgery would have been missed"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Odds" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "If"), h("th", { scope: "col", class: "num" }, "missed"))), h("tbody", {}, v.odds.map((o) => h("tr", {}, h("td", {}, o.if), h("td", { class: "num" }, chance(o.missed)))))))),
       h("p", { class: "note" }, "Check it elsewhere with “geist verify”: ", ["run", "ghost", "proof"].flatMap((k) => [save(k, files[k]), " "])),

@@ -22,7 +22,7 @@ function card(p) {
     h(
       "div",
       { class: "body" },
-      h("h2", {}, p.own ? "This node" : h("span", { title: p.npub }, short(p.npub, 14)), " ", h("span", { class: "tag" }, a.model_name), h("span", { class: "tag" }, a.quantisation), h("span", { class: "tag " + a.grade }, a.grade === "reputation" ? "reputation only" : a.grade)),
+      h("h2", {}, h("span", { class: p.own ? "own" : "name", title: p.npub }, p.own ? "This node" : short(p.npub, 14)), h("span", { class: "tag" }, a.model_name), a.quantisation === "unknown" ? undefined : h("span", { class: "tag" }, a.quantisation), h("span", { class: "tag " + a.grade }, a.grade === "reputation" ? "reputation only" : a.grade)),
       h(
         "dl",
         { class: "facts" },
@@ -42,7 +42,7 @@ function card(p) {
 }
 
 export async function providers(box, { args, gone }) {
-  const models = (await get("/v1/models")).data;
+  const models = (await get("/v1/models")).data.sort((a, b) => (a.geist.grade === "reputation") - (b.geist.grade === "reputation"));
   const names = models.map((m) => [m.id, `${m.id} (${plural(m.geist.providers, "provider")})`]);
   const pick = select([...names, ["", "all models"]], args[0] ?? names[0]?.[0] ?? "");
   const list = h("div", {});

@@ -40,11 +40,11 @@ export async function serve(box, { gone }) {
       h(
         "div",
         { class: "body" },
-        h("div", { class: "row between" }, h("h3", {}, x.name, " ", h("span", { class: "tag" }, x.quantisation), h("span", { class: "tag " + x.grade }, x.grade === "reputation" ? "reputation only" : x.grade)), drop),
+        h("div", { class: "row between" }, h("h3", {}, x.name, " ", x.quantisation === "unknown" ? undefined : h("span", { class: "tag" }, x.quantisation), h("span", { class: "tag " + x.grade }, x.grade === "reputation" ? "reputation only" : x.grade)), drop),
         h("p", { class: "note" }, `${perToken(x.price_prompt_msat_per_million)} msat per token read, ${perToken(x.price_answer_msat_per_million)} written · context ${count(x.context)} · ${short(x.id, 14)}${x.upstream ? " · runs at " + x.upstream : ""} · for ${seconds((Date.now() - Date.parse(x.since)) / 1000)}`),
         meter("Answering", x.running, x.sessions, `${count(x.running)} of ${count(x.sessions)}`),
         meter("Waiting", x.waiting, Math.max(4, x.waiting), count(x.waiting)),
-        meter("Memory for conversations", x.kv_cache_usage_ratio, 1, `${Math.round(100 * x.kv_cache_usage_ratio)} %`),
+        meter("Memory in use", x.kv_cache_usage_ratio, 1, `${Math.round(100 * x.kv_cache_usage_ratio)} %`),
       ),
     );
   }

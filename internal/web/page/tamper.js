@@ -1,116 +1,117 @@
-// Tampering by hand: one value of the proof or of what belongs to it is changed,
+// Tampering by hand: one value of the proof, or of what belongs to it, is changed
 // and the verifier is asked again.
-import { h, field } from "./dom.js";
+import { h, field, select } from "./dom.js";
 import { bytes } from "./format.js";
 
 const text = { enc: new TextEncoder(), dec: new TextDecoder() };
 const hex = (b) => b.toString(16).padStart(2, "0");
-const headBytes = 26; // of a proof: magic and size (docs/spec/audit.md)
+export const headBytes = 26; // of a proof: its magic and size (docs/spec/audit.md)
 
-/** parts says what can be altered in files, with the value it has. */
-function parts(files, verdict) {
-  const run = JSON.parse(text.dec.decode(files.run));
-  const price = run.receipt.tags.find((t) => t[0] === "price");
-  const hashes = verdict.bytes?.hashes ?? 0;
-  const region = (i) => (i < headBytes ? "the head" : i < files.proof.length - hashes ? "an opened value" : "a hash of a tree");
-  return { run, price, region, hashes };
-}
+const whole = { props: { inputmode: "numeric" }, parse: (v) => (/^[0-9]{1,15}$/.test(v) ? Number(v) : undefined) };
+const byte = { props: { maxlength: 2 }, parse: (v) => (/^[0-9a-f]{2}$/i.test(v) ? parseInt(v, 16) : undefined) };
 
 /**
- * tamper makes the form. changed is called with altered files, or with the
- * untouched ones; what tells in words which value it was.
+ * tamper makes the form. changed(files, what) is called with altered files and
+ * words for what was altered, or with the untouched ones and "". The result has
+ * `el` and `leaf(item, offset)`, which tells what leaf is chosen in the picture.
  */
 export function tamper(files, verdict, changed) {
-  const { run, price, region, hashes } = parts(files, verdict);
-  const rows = [];
-
-  const altered = (edit) => {
+  const run = JSON.parse(text.dec.decode(files.run));
+  const hashes = verdict.bytes?.hashes ?? 0;
+  const region = (i) => (i < headBytes ? "the head" : i < files.proof.length - hashes ? "an opened value" : "a hash of a tree");
+  const price = (r) => r.receipt.tags.find((t) => t[0] === "price");
+  const edit = (f) => {
     const copy = structuredClone(run);
-    edit(copy);
+    f(copy);
     return { ...files, run: text.enc.encode(JSON.stringify(copy)) };
   };
-  const flipped = (name, i, v) => {
+  const put = (name, i, v) => {
     const b = files[name].slice();
     b[i] = v;
     return { ...files, [name]: b };
   };
 
-  function entry(name, value, read, apply, where, note) {
-    const input = h("input", { value: value(), autocomplete: "off", spellcheck: "false", ...read.props });
-    const back = h("button", { type: "button", class: "quiet", hidden: true }, "Put back");
-    const r = { input, back, put: () => (input.value = value()) };
-    const update = () => {
-      const v = read.parse(input.value);
-      input.setAttribute("aria-invalid", v === undefined);
-      if (v === undefined) return;
-      for (const other of rows) {
-        if (other !== r) other.put();
-        other.back.hidden = true;
-      }
-      const same = String(v) === String(read.parse(value()));
-      back.hidden = same;
-      changed(same ? files : apply(v), same ? "" : `${name()}: ${value()} → ${input.value}`);
-    };
-    input.oninput = update;
-    back.onclick = () => {
-      input.value = value();
-      update();
-      input.focus();
-    };
-    r.update = update;
-    rows.push(r);
-    const f = field(note.label, input, note.text);
-    return h("div", { class: "alter" }, where, f, back);
-  }
-
-  const whole = { props: { inputmode: "numeric", pattern: "[0-9]+" }, parse: (v) => (/^[0-9]{1,15}$/.test(v) ? Number(v) : undefined) };
-  const byte = { props: { maxlength: 2, pattern: "[0-9a-fA-F]{2}", class: "mono" }, parse: (v) => (/^[0-9a-f]{2}$/i.test(v) ? parseInt(v, 16) : undefined) };
-
-  /** which is a control for an index that an entry uses. */
-  function which(label, most, start, moved) {
-    const input = h("input", { type: "number", min: 0, max: most - 1, value: start, step: 1 });
-    const out = { at: () => Math.min(most - 1, Math.max(0, Math.trunc(Number(input.value)) || 0)), input, el: field(label, input) };
-    input.oninput = () => moved(out.at());
-    return out;
-  }
-
-  const list = [];
-  const answer = run.answer.length;
-  if (answer) {
-    let e;
-    const k = which("Which", answer, Math.floor(answer / 2), () => e.put());
-    const el = entry(() => `token ${k.at()} of the answer`, () => String(run.answer[k.at()]), whole, (v) => altered((r) => (r.answer[k.at()] = v)), k.el, { label: "Token of the answer" });
-    e = rows.at(-1);
-    list.push(["A token of the answer", el]);
-  }
-  if (price) list.push(["The price in the receipt", entry(() => "the price", () => price[1], whole, (v) => altered((r) => (r.receipt.tags.find((t) => t[0] === "price")[1] = String(v))), undefined, { label: "Price, msat" })]);
-  {
-    let e;
-    const said = h("small", { "aria-live": "polite" });
-    const tell = () => (said.textContent = `${bytes(files.proof.length)}; this one is in ${region(k.at())}`);
-    const k = which("Which", files.proof.length, headBytes + 8, () => (e.put(), tell()));
-    const go = (label, i) => h("button", { type: "button", class: "quiet", onclick: () => ((k.input.value = i), e.put(), tell(), e.input.focus()) }, label);
-    const el = entry(() => `byte ${k.at()} of the proof`, () => hex(files.proof[k.at()]), byte, (v) => flipped("proof", k.at(), v), k.el, { label: "Byte of the proof, hex" });
-    e = rows.at(-1);
-    tell();
-    list.push(["A byte of the proof", el, h("p", { class: "jump" }, said, " ", go("an opened value", headBytes + 8), hashes ? go("a hash", files.proof.length - 20) : undefined, go("the head", 14))]);
-  }
-  {
-    let e;
-    const k = which("Which", files.ghost.length, Math.floor(files.ghost.length / 2), () => e.put());
-    const el = entry(() => `byte ${k.at()} of the Ghost file`, () => hex(files.ghost[k.at()]), byte, (v) => flipped("ghost", k.at(), v), k.el, { label: "Byte of the Ghost file, hex" });
-    e = rows.at(-1);
-    list.push(["A byte of the model's Ghost file", el]);
-  }
-  list.push(["How many cells the asker demanded", entry(() => "the cells demanded", () => String(run.challenge.cells), whole, (v) => altered((r) => (r.challenge.cells = v)), undefined, { label: "Cells" })]);
-
-  const reset = h("button", { type: "button" }, "Put everything back");
-  reset.onclick = () => {
-    for (const r of rows) {
-      r.put();
-      r.back.hidden = true;
-    }
-    changed(files, "");
+  let leaf = null; // {item, offset}
+  const targets = {
+    leaf: {
+      label: "the leaf chosen in the picture", kind: byte, which: "Byte", most: () => leaf.item.bytes, start: () => 1,
+      value: (i) => hex(files.proof[leaf.offset + i]), apply: (i, v) => put("proof", leaf.offset + i, v),
+      name: (i) => `byte ${i} of leaf ${leaf.item.index} of ${leaf.item.tree}`, note: () => `leaf ${leaf.item.index} of ${leaf.item.tree}, ${bytes(leaf.item.bytes)}`,
+    },
+    answer: {
+      label: "a token of the answer", kind: whole, which: "Token", most: () => run.answer.length, start: () => Math.floor(run.answer.length / 2),
+      value: (i) => String(run.answer[i]), apply: (i, v) => edit((r) => (r.answer[i] = v)), name: (i) => `token ${i} of the answer`, note: () => `${run.answer.length} tokens`,
+    },
+    price: { label: "the price in the receipt", kind: whole, value: () => price(run)[1], apply: (_, v) => edit((r) => (price(r)[1] = String(v))), name: () => "the price", note: () => "in millisatoshi" },
+    proof: {
+      label: "any byte of the proof", kind: byte, which: "Byte", most: () => files.proof.length, start: () => files.proof.length - Math.max(1, hashes >> 1),
+      value: (i) => hex(files.proof[i]), apply: (i, v) => put("proof", i, v), name: (i) => `byte ${i} of the proof`, note: (i) => `${bytes(files.proof.length)}; this one is in ${region(i)}`,
+    },
+    ghost: {
+      label: "a byte of the model's Ghost file", kind: byte, which: "Byte", most: () => files.ghost.length, start: () => files.ghost.length >> 1,
+      value: (i) => hex(files.ghost[i]), apply: (i, v) => put("ghost", i, v), name: (i) => `byte ${i} of the Ghost file`, note: () => bytes(files.ghost.length),
+    },
+    cells: { label: "how many cells were demanded", kind: whole, value: () => String(run.challenge.cells), apply: (_, v) => edit((r) => (r.challenge.cells = v)), name: () => "the cells demanded", note: () => "the asker fixes it before there is a proof" },
   };
-  return h("section", { class: "tamper", "aria-label": "Tamper" }, h("h2", {}, "Tamper"), h("p", { class: "lead" }, "Change one value by hand and see whether the proof still stands. Only this page is asked; nothing is sent."), h("div", { class: "alters" }, list.map(([name, ...els]) => h("fieldset", {}, h("legend", {}, name), els))), h("p", { class: "actions" }, reset));
+  if (!run.answer.length) delete targets.answer;
+
+  const what = select(Object.entries(targets).map(([k, t]) => [k, t.label]), "leaf");
+  const which = h("input", { type: "number", min: 0, step: 1 });
+  const value = h("input", { autocomplete: "off", spellcheck: "false", class: "mono" });
+  const back = h("button", { type: "button", disabled: true }, "Put back");
+  const whichField = field("Which", which);
+  const note = h("small", { id: "alter-note" });
+  value.setAttribute("aria-describedby", note.id);
+
+  const target = () => targets[what.value];
+  const index = () => Math.min((target().most?.() ?? 1) - 1, Math.max(0, Math.trunc(Number(which.value)) || 0));
+
+  /** begin shows the untouched value of the target. */
+  function begin(start) {
+    const t = target();
+    if (t === targets.leaf && !leaf) {
+      value.disabled = which.disabled = true;
+      note.textContent = "Choose a leaf in the picture.";
+      return;
+    }
+    value.disabled = which.disabled = false;
+    whichField.hidden = !t.which;
+    if (t.which) {
+      whichField.querySelector("label").textContent = t.which;
+      which.max = t.most() - 1;
+      if (start) which.value = t.start();
+    }
+    value.maxLength = t.kind.props.maxlength ?? 15;
+    value.inputMode = t.kind.props.inputmode ?? "text";
+    value.value = t.value(index());
+    value.removeAttribute("aria-invalid");
+    note.textContent = t.note(index());
+    if (!back.disabled) changed(files, "");
+    back.disabled = true;
+  }
+  what.onchange = () => begin(true);
+  which.oninput = () => begin(false);
+  value.oninput = () => {
+    const t = target();
+    const v = t.kind.parse(value.value.trim());
+    if (v === undefined) return value.setAttribute("aria-invalid", "true");
+    value.removeAttribute("aria-invalid");
+    const [i, old] = [index(), t.value(index())];
+    const same = v === t.kind.parse(old);
+    back.disabled = same;
+    changed(same ? files : t.apply(i, v), same ? "" : `${t.name(i)} from ${old} to ${value.value.trim()}`, same || t !== targets.leaf ? null : leaf);
+  };
+  back.onclick = () => {
+    begin(false);
+    value.focus();
+  };
+  const el = h("section", { class: "tamper", "aria-labelledby": "tamper-title" }, h("h2", { id: "tamper-title" }, "Tamper"), h("p", { class: "note" }, "Change one value by hand and see whether the proof still stands. Nothing is sent anywhere."), h("div", { class: "alter" }, field("Change", what), whichField, field("Value", value), back), note);
+  begin(true);
+  return {
+    el,
+    leaf(item, offset) {
+      leaf = offset >= 0 ? { item, offset } : null;
+      if (what.value === "leaf") begin(true);
+    },
+  };
 }

@@ -24,12 +24,23 @@ function stop(err) {
   waiting.clear();
 }
 
-/** verify judges a proof; with a cell, its picture is in verdict.explanation. */
-export function verify(files, cell = -1) {
+function ask(q) {
   if (!worker) start();
   return new Promise((yes, no) => {
     const id = next++;
     waiting.set(id, { yes, no });
-    worker.postMessage({ id, ...files, cell });
+    worker.postMessage({ id, ...q });
   });
 }
+
+/** verify judges a proof; with a cell, its picture is in verdict.explanation. */
+export async function verify(files, cell = -1) {
+  const { answer, ms } = await ask({ ask: "verify", ...files, cell });
+  return { verdict: answer, ms };
+}
+
+/** hash is that of a leaf. */
+export const hash = async (bytes) => (await ask({ ask: "hash", bytes })).answer;
+
+/** locate finds opened leaves [{bytes, hash}] in a proof, from a byte on; -1: not found. */
+export const locate = async (proof, leaves, from) => (await ask({ ask: "locate", proof, leaves, from })).answer;

@@ -1,16 +1,42 @@
-// The verifier, away from the page's thread: {id, run, ghost, proof, cell} in,
-// {id, verdict} or {id, error} out.
+// The verifier, away from the page's thread. In come questions with an id, out
+// go {id, answer, ms} or {id, error}.
 import { run } from "./go.js";
 
 let ready;
+
+const asks = {
+  /** a verdict on a proof, with a picture of a cell if one is named. */
+  verify: (q) => JSON.parse(globalThis.geistVerify(q.run, q.ghost, q.proof, q.cell ?? -1)),
+
+  /** the hash of a leaf. */
+  hash: (q) => globalThis.geistHashLeaf(q.bytes),
+
+  /**
+   * where opened leaves stand in a proof. It has neither lengths nor indices:
+   * leaves come in the order in which they are asked for, and each is known by
+   * its hash. Between them may be bytes that no picture shows.
+   */
+  locate(q) {
+    let at = q.from;
+    return q.leaves.map(({ bytes, hash }) => {
+      for (let i = at; i + bytes <= q.proof.length && i < at + 4096; i++) {
+        if (globalThis.geistHashLeaf(q.proof.subarray(i, i + bytes)) === hash) {
+          at = i + bytes;
+          return i;
+        }
+      }
+      return -1;
+    });
+  },
+};
 
 onmessage = async ({ data: q }) => {
   try {
     ready ??= run(fetch(new URL("verify.wasm", import.meta.url)));
     await ready;
     const begin = performance.now();
-    const verdict = JSON.parse(globalThis.geistVerify(q.run, q.ghost, q.proof, q.cell ?? -1));
-    postMessage({ id: q.id, verdict, ms: performance.now() - begin });
+    const answer = asks[q.ask](q);
+    postMessage({ id: q.id, answer, ms: performance.now() - begin });
   } catch (e) {
     postMessage({ id: q.id, error: String(e?.message ?? e) });
   }
