@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/internal/chat"
 	"github.com/geistnet/geist/internal/dialog"
 	"github.com/geistnet/geist/internal/tools"
@@ -30,7 +29,7 @@ func (f *openAIFields) fill(q *dialog.Question) (err error) {
 	if f.N != nil && (*f.N > 1 || *f.N < 0) {
 		return dialog.Errorf(dialog.Unsupported, "n", "n is %d, and a request gets one answer; send %d requests", *f.N, max(1, *f.N))
 	}
-	if q.Sampling, err = f.sampling.read(arith.Sampling{Temperature: 1}); err != nil {
+	if q.Sampling, err = f.sampling.read(f.sampling.unsaid()); err != nil {
 		return err
 	}
 	if q.Sampling.Bias, err = bias(f.LogitBias); err != nil {

@@ -120,6 +120,16 @@ type sampling struct {
 // window is how many tokens back penalties look unless a request says so.
 const window = 1024
 
+// unsaid is what holds for an OpenAI client: if it says nothing of how to choose,
+// what llama.cpp's server does, since open models at temperature 1 ramble; else
+// OpenAI's neutral values for what it leaves out.
+func (s *sampling) unsaid() arith.Sampling {
+	if s.Temperature == nil && s.TopP == nil && s.TopK == nil && s.MinP == nil {
+		return arith.Sampling{Temperature: 0.8, TopK: 40, TopP: 0.95, MinP: 0.05}
+	}
+	return arith.Sampling{Temperature: 1}
+}
+
 // read gives the sampling, where base is what holds if nothing is said.
 func (s *sampling) read(base arith.Sampling) (arith.Sampling, error) {
 	o := base
