@@ -55,6 +55,9 @@ type Options struct {
 	Size     audit.Size // of audits
 	// Watch, if not nil, learns of every call that ended. It must not block.
 	Watch func(Entry)
+	// Judged, if not nil, learns of every verdict on an answer, also of one that is
+	// given again. It must not block.
+	Judged func(Entry)
 }
 
 // Asker gets answers from providers. Its methods may be called concurrently.
@@ -131,6 +134,9 @@ func New(o Options) (*Asker, error) {
 	}
 	if o.Size == (audit.Size{}) {
 		o.Size = audit.Standard
+	}
+	if o.Judged == nil {
+		o.Judged = func(Entry) {}
 	}
 	if o.Watch == nil {
 		o.Watch = func(Entry) {}

@@ -115,6 +115,7 @@ func (a *Asker) Audit(ctx context.Context, id string) *audit.Verdict {
 			if ctx.Err() == nil && e.Job != "" {
 				e.Verdict, e.Reason = "failed", "no proof: "+err.Error()
 				a.put(e)
+				a.o.Judged(e)
 			}
 			return nil
 		}
@@ -134,6 +135,7 @@ func (a *Asker) Audit(ctx context.Context, id string) *audit.Verdict {
 			e.Verdict, e.Reason, e.Verified = "failed", v.Reason, dialog.VerifyReceipt
 		}
 		a.put(e)
+		a.o.Judged(e)
 	}
 	return v
 }

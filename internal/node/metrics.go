@@ -14,27 +14,33 @@ type metrics struct {
 	tokens   *prometheus.CounterVec
 	payments *prometheus.CounterVec
 	audits   *prometheus.CounterVec
+	proofs   prometheus.Counter
 	wait     *prometheus.HistogramVec
 	first    *prometheus.HistogramVec
 	asks     *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
-	return &metrics{
+	m := &metrics{
 		jobs:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "geist_provider_jobs_total", Help: "Jobs that ended, by model, phase and reason code."}, []string{"model", "phase", "code"}),
 		tokens:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "geist_provider_tokens_total", Help: "Tokens of jobs that were not refused."}, []string{"model", "kind"}),
 		payments: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "geist_payments_msat_total", Help: "Millisatoshi paid for jobs."}, []string{"direction"}),
-		audits:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "geist_audits_total", Help: "Audits of answers that this node asked for, by verdict, and proofs it gave to others."}, []string{"verdict"}),
+		audits:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "geist_audits_total", Help: "Verdicts on answers that this node got: passed or failed."}, []string{"verdict"}),
+		proofs:   prometheus.NewCounter(prometheus.CounterOpts{Name: "geist_provider_proofs_total", Help: "Proofs of answers that this node gave to others."}),
 		wait:     prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "geist_provider_queue_seconds", Help: "Time until a job had a place.", Buckets: []float64{.001, .01, .1, .5, 1, 2, 5, 10, 30, 60}}, []string{"model"}),
 		first:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "geist_provider_job_seconds", Help: "Time from order to end of a job.", Buckets: []float64{.05, .1, .5, 1, 2, 5, 10, 30, 60, 300}}, []string{"model"}),
 		asks:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "geist_asker_jobs_total", Help: "Jobs that this node ordered, by model, phase and reason code."}, []string{"model", "phase", "code"}),
 	}
+	for _, v := range []string{"passed", "failed"} {
+		m.audits.WithLabelValues(v) // so that a first failure is seen as a step
+	}
+	return m
 }
 
 // provided takes what the provider reports.
 func (m *metrics) provided(h provider.Happening) {
 	if h.Phase == "" {
-		m.audits.WithLabelValues("given").Inc()
+		m.proofs.Inc()
 		return
 	}
 	m.jobs.WithLabelValues(h.Name, string(h.Phase), string(h.Code)).Inc()
@@ -53,9 +59,12 @@ func (m *metrics) asked(e asker.Entry) {
 	m.payments.WithLabelValues("out").Add(float64(e.PaidMsat))
 }
 
+// judged takes a verdict.
+func (m *metrics) judged(e asker.Entry) { m.audits.WithLabelValues(e.Verdict).Inc() }
+
 // register adds them to a registry, with gauges that look at n.
 func (m *metrics) register(r *prometheus.Registry, n *Node) error {
-	for _, c := range []prometheus.Collector{m.jobs, m.tokens, m.payments, m.audits, m.wait, m.first, m.asks, &gauges{n,
+	for _, c := range []prometheus.Collector{m.jobs, m.tokens, m.payments, m.audits, m.proofs, m.wait, m.first, m.asks, &gauges{n,
 		prometheus.NewDesc("geist_provider_requests_running", "Jobs that have a place.", []string{"model"}, nil),
 		prometheus.NewDesc("geist_provider_requests_waiting", "Jobs that wait for a place.", []string{"model"}, nil),
 		prometheus.NewDesc("geist_provider_kv_cache_usage_ratio", "Share of the KV cache that is in use.", []string{"model"}, nil),

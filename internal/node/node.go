@@ -574,7 +574,7 @@ func (n *Node) openAsker(context.Context) error {
 		n.metrics = newMetrics()
 	}
 	n.asker, err = asker.New(asker.Options{Secret: secret, Rails: []pay.Rail{n.owed}, Journal: j, Dir: filepath.Join(n.cfg.Dir, "asker"), Log: n.log, Now: n.parts.Now,
-		Asks: n.view.Asks, Reviews: n.view.Reviews, Patience: job.DefaultPatience(n.cfg.Spend), Verify: dialog.Verify(n.cfg.Verify), Size: audit.Standard, Watch: n.metrics.asked})
+		Asks: n.view.Asks, Reviews: n.view.Reviews, Patience: job.DefaultPatience(n.cfg.Spend), Verify: dialog.Verify(n.cfg.Verify), Size: audit.Standard, Watch: n.metrics.asked, Judged: n.metrics.judged})
 	if err != nil {
 		return err
 	}
@@ -598,10 +598,12 @@ func (n *Node) openGateway(context.Context) error {
 
 // ready tells why a question cannot be answered now.
 func (n *Node) ready(context.Context) error {
-	if len(n.view.Asks()) == 0 {
-		return errors.New("no provider is known yet")
+	for _, a := range n.view.Asks() {
+		if a.Capacity > 0 { // else it was withdrawn
+			return nil
+		}
 	}
-	return nil
+	return errors.New("no provider is known yet")
 }
 
 // Asker is the part that gets answers.

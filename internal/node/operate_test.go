@@ -1,0 +1,288 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/author"
+	"github.com/geistnet/geist/internal/store"
+	"github.com/geistnet/geist/internal/tales"
+)
+
+// log is a writer for several goroutines.
+type safeLog struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *safeLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *safeLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// running starts a node with the built-in model that logs everything.
+func running(t *testing.T, change func(*Config)) (*Node, *safeLog) {
+	t.Helper()
+	c := Default(filepath.Join(t.TempDir(), "node"))
+	c.Listen, c.Provide = "127.0.0.1:0", "127.0.0.1:0"
+	c.Models = []Offer{{Model: "tales", Prompt: 5_000_000, Answer: 20_000_000}}
+	if change != nil {
+		change(&c)
+	}
+	log := &safeLog{}
+	var secret ghost.Secret
+	copy(secret[:], "a secret key that is for tests..")
+	n, err := Start(t.Context(), c, Parts{Secret: secret, Version: "test", Log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Open: func(ctx context.Context, ref string) (*Opened, error) {
+			f, err := tales.Open()
+			if err != nil {
+				return nil, err
+			}
+			g, err := author.Build(ctx, f, author.Options{}, nil)
+			return &Opened{File: f, Ghost: g, Name: ref, Quantisation: "q8_0"}, err
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n, log
+}
+
+func fetch(t *testing.T, method, url, key, body string) (int, string) {
+	t.Helper()
+	q, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		q.Header.Set("Authorization", "Bearer "+key)
+	}
+	r, err := http.DefaultClient.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(b)
+}
+
+const (
+	tellingKey    = "sesame-0123456789abcdef"
+	tellingPrompt = "the quetzal hid seven porcelain kazoos"
+)
+
+// TestMetrics: on a node that has answered, the metrics have names and units as
+// Prometheus wants them, and each is in the table of docs/operations.md.
+func TestMetrics(t *testing.T) {
+	n, _ := running(t, nil)
+	askOnce(t, n, "")
+	code, text := fetch(t, "GET", n.URL()+"/metrics", "", "")
+	if code != http.StatusOK {
+		t.Fatalf("status %d", code)
+	}
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	doc, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`(?m)^# TYPE (\S+)`).FindAllStringSubmatch(text, -1)
+	if len(names) < 15 {
+		t.Errorf("only %d metrics", len(names))
+	}
+	var have []string
+	for _, m := range names {
+		have = append(have, m[1])
+		if !strings.HasPrefix(m[1], "geist_") {
+			t.Errorf("%s does not begin with geist_", m[1])
+		}
+		if !strings.Contains(string(doc), "`"+m[1]+"`") {
+			t.Errorf("docs/operations.md does not name %s", m[1])
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(geist_[a-z_]+)`").FindAllStringSubmatch(string(doc), -1) {
+		if !slices.Contains(have, m[1]) {
+			t.Errorf("docs/operations.md names %s, which a node that has answered does not have", m[1])
+		}
+	}
+	for _, name := range []string{"geist_time_to_first_token_seconds_count", "geist_provider_queue_seconds_count", `geist_payments_msat_total{direction="out"}`} {
+		if !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + `[^\n]* [1-9]`).MatchString(text) {
+			t.Errorf("%s has not counted the answer", name)
+		}
+	}
+}
+
+func askOnce(t *testing.T, n *Node, key string) {
+	t.Helper()
+	code, text := fetch(t, "POST", n.URL()+"/v1/chat/completions", key, fmt.Sprintf(`{"model":"tales","max_tokens":8,"messages":[{"role":"user","content":%q}]}`, tellingPrompt))
+	if code != http.StatusOK || !strings.Contains(text, `"finish_reason"`) {
+		t.Fatalf("status %d: %s", code, text)
+	}
+}
+
+// TestReady: a node is ready when it knows an offer, and not before.
+func TestReady(t *testing.T) {
+	n, _ := running(t, func(c *Config) { c.Models = nil })
+	if code, text := fetch(t, "GET", n.URL()+"/healthz", "", ""); code != http.StatusOK {
+		t.Errorf("alive: %d %s", code, text)
+	}
+	code, text := fetch(t, "GET", n.URL()+"/readyz", "", "")
+	if code != http.StatusServiceUnavailable || !strings.Contains(text, "no provider is known yet") {
+		t.Errorf("ready without an offer: %d %s", code, text)
+	}
+	if err := n.Offer(t.Context(), Offer{Model: "tales"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := fetch(t, "GET", n.URL()+"/readyz", "", ""); code != http.StatusOK {
+		t.Errorf("not ready with an offer: %d %s", code, text)
+	}
+	id := n.serving[0].model.ID
+	if err := n.Withdraw(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := fetch(t, "GET", n.URL()+"/readyz", "", ""); code != http.StatusServiceUnavailable {
+		t.Errorf("ready after the offer was withdrawn: %d %s", code, text)
+	}
+}
+
+// TestLogTellsNothing: what was asked and answered, and keys, are in no log.
+func TestLogTellsNothing(t *testing.T) {
+	n, log := running(t, func(c *Config) { c.Keys = []string{tellingKey} })
+	askOnce(t, n, tellingKey)
+	fetch(t, "POST", n.URL()+"/v1/chat/completions", tellingKey, `{"messages":"`+tellingPrompt+`"}`)
+	fetch(t, "POST", n.URL()+"/api/generate", tellingKey, fmt.Sprintf(`{"model":"tales","prompt":%q,"options":{"num_predict":4}}`, tellingPrompt))
+	fetch(t, "GET", n.URL()+"/v1/models", "wrong-"+tellingKey, "")
+	fetch(t, "GET", n.URL()+"/v1/models?"+strings.ReplaceAll(tellingPrompt, " ", "+"), tellingKey, "")
+	text := log.String()
+	if strings.Count(text, `"msg":"request"`) < 5 {
+		t.Errorf("the log does not have the requests: %s", text)
+	}
+	secret := n.parts.Secret
+	for _, s := range append(strings.Fields(tellingPrompt)[1:], tellingKey, "sesame", string(secret[:]), fmt.Sprintf("%x", secret[:])) {
+		if s != "hid" && s != "seven" && strings.Contains(text, s) {
+			t.Errorf("the log holds %q", s)
+		}
+	}
+}
+
+// TestDoctor: a machine without a node and one with a node are described, and
+// what is wrong is found.
+func TestDoctor(t *testing.T) {
+	look := func(d *Doctor) map[string][]Finding {
+		out := map[string][]Finding{}
+		for _, f := range d.Run(t.Context()) {
+			out[f.Check] = append(out[f.Check], f)
+			if f.Text == "" || f.Status == Bad && f.Next == "" {
+				t.Errorf("%+v says not what is wrong, or not what to do", f)
+			}
+		}
+		return out
+	}
+	worst := func(list []Finding, status string) string {
+		for _, f := range list {
+			if f.Status == status {
+				return f.Text
+			}
+		}
+		return ""
+	}
+	home := t.TempDir()
+	s, err := store.Open(filepath.Join(home, "models"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Doctor{Config: Default(filepath.Join(home, "node")), ConfigFile: filepath.Join(home, "config.json"), Store: s, KeyPath: filepath.Join(home, "node.key"), BuiltIn: "tales", Now: time.Now}
+	d.Config.Listen, d.Config.Provide = "127.0.0.1:0", "127.0.0.1:0"
+	found := look(d)
+	for check, list := range found {
+		if text := worst(list, Bad); text != "" {
+			t.Errorf("a fresh machine: %s: %s", check, text)
+		}
+	}
+	for _, check := range []string{"configuration", "processor", "memory", "disk", "clock", "key", "models", "ports", "node", "relays", "money"} {
+		if len(found[check]) == 0 {
+			t.Errorf("nothing is said of %s", check)
+		}
+	}
+
+	n, _ := running(t, nil)
+	d.Config = n.cfg
+	d.Config.Listen, d.Config.Provide = n.listen.Addr().String(), n.provide.Addr().String()
+	waitUntil(t, func() bool { return len(n.view.Asks()) > 0 })
+	found = look(d)
+	for check, list := range found {
+		if text := worst(list, Bad); text != "" {
+			t.Errorf("beside a node: %s: %s", check, text)
+		}
+	}
+	if b, _ := json.Marshal(found); !strings.Contains(string(b), "a node has been running for") || !strings.Contains(string(b), "1 of them of this node") || !strings.Contains(string(b), "in use for API and page by a geist") {
+		t.Errorf("the running node was not seen: %s", b)
+	}
+
+	// What is wrong is found, each by its own check.
+	d.Config = Default(filepath.Join(home, "node"))
+	d.Config.Listen, d.Config.Relays, d.Config.Relay = n.provide.Addr().String(), []string{"ws://127.0.0.1:1/relay"}, false
+	d.Config.Provide = ""
+	d.Config.Models = []Offer{{Model: "nothing"}, {Model: "x", Upstream: "http://127.0.0.1:1"}}
+	if err := os.WriteFile(d.KeyPath, []byte("no key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(home, "node", "ask"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(home, "node", "ask", "journal"), []byte("this is no journal of money"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found = look(d)
+	for check, want := range map[string]string{"configuration": "no address where jobs are taken", "key": "", "models": "nothing", "relays": "127.0.0.1:1", "money": "journal"} {
+		if text := worst(found[check], Bad); text == "" || !strings.Contains(text, want) {
+			t.Errorf("%s: %q, want a failure with %q", check, text, want)
+		}
+	}
+}
+
+func waitUntil(t *testing.T, f func() bool) {
+	t.Helper()
+	for range 1000 {
+		if f() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("it did not come")
+}
