@@ -60,8 +60,8 @@ type answer struct {
 // Ask implements the gateway's Backend.
 func (a *Asker) Ask(ctx context.Context, q *dialog.Question) (dialog.Answer, error) {
 	x := &answer{a: a, ctx: ctx, q: q, begun: a.o.Now()}
-	if q.TopLogProbs >= 0 {
-		return nil, dialog.Errorf(dialog.Unsupported, "logprobs", "log probabilities are not part of jobs; leave logprobs out")
+	if q.TopLogProbs > job.MaxAlternatives {
+		return nil, dialog.Errorf(dialog.Invalid, "top_logprobs", "%d alternatives; there are at most %d", q.TopLogProbs, job.MaxAlternatives)
 	}
 	if q.Suffix != "" {
 		return nil, dialog.Errorf(dialog.Unsupported, "suffix", "no model here fills text in before a suffix; leave it out")
@@ -99,21 +99,12 @@ func (x *answer) choose() error {
 		wish.Busy[k] = n
 	}
 	a.mu.Unlock()
-	ranking, err := a.rank(all, wish)
+	ranking, first, err := x.learn(wish, all, name)
 	if err != nil {
-		return dialog.Errorf(dialog.Invalid, "provider", "%v", err)
+		return err
 	}
-	if len(ranking.Offers) == 0 {
-		return nobody(q, name, all, ranking)
-	}
-	first := ranking.Offers[0].Ask
-	x.id, x.name = first.Model, first.ModelName
-	if first.Grade == ghost.Reputation {
-		if x.model = (&known{}); x.id != prompt.PlainID(x.name) {
-			return dialog.Errorf(dialog.Unavailable, "model", "the offer of %s names another model", x.name)
-		}
-	} else if x.model, err = a.names.get(x.ctx, x.id, all); err != nil {
-		return dialog.Errorf(dialog.Unavailable, "", "%s: %v", first.ModelName, err)
+	if q.TopLogProbs >= 0 && x.model.words == nil {
+		return dialog.Errorf(dialog.Unsupported, "logprobs", "%s runs on a server that tells no log probabilities; leave logprobs out", x.name)
 	}
 	ids, err := x.prompt()
 	if err != nil {
@@ -145,6 +136,41 @@ func (x *answer) choose() error {
 		return dialog.Errorf(dialog.Mismatch, "geist.context", "a context of %d is demanded, %s is offered with %d", q.Demand.Context, x.name, context)
 	}
 	return x.write(ids)
+}
+
+// learn finds the model of the best offer and what is to be known of it. A model
+// that nobody can show is as if it was not offered.
+func (x *answer) learn(wish *market.Wish, all []*market.Ask, name string) (*market.Ranking, *market.Ask, error) {
+	a := x.a
+	var last error
+	for {
+		ranking, err := a.rank(all, wish)
+		if err != nil {
+			return nil, nil, dialog.Errorf(dialog.Invalid, "provider", "%v", err)
+		}
+		if len(ranking.Offers) == 0 {
+			if last == nil {
+				last = nobody(x.q, name, all, ranking)
+			}
+			return nil, nil, last
+		}
+		first := ranking.Offers[0].Ask
+		x.id, x.name = first.Model, first.ModelName
+		if first.Grade != ghost.Reputation {
+			if x.model, err = a.names.get(x.ctx, x.id, all); err == nil {
+				return ranking, first, nil
+			}
+		} else if x.model, err = (&known{}), nil; x.id == prompt.PlainID(x.name) {
+			return ranking, first, nil
+		} else {
+			err = errors.New("the offer names another model")
+		}
+		if x.ctx.Err() != nil {
+			return nil, nil, x.ctx.Err()
+		}
+		last = dialog.Errorf(dialog.Unavailable, "model", "%s: %v", first.ModelName, err)
+		all = slices.DeleteFunc(slices.Clone(all), func(k *market.Ask) bool { return k.Model == first.Model })
+	}
 }
 
 func (a *Asker) rank(asks []*market.Ask, w *market.Wish) (*market.Ranking, error) {
@@ -398,6 +424,9 @@ func (x *answer) order(ask *market.Ask) error {
 		Provider: ask.Provider, Model: ask.Model, Ask: ghost.Digest(ask.ID), Prices: pay.Prices{Prompt: pay.MilliSat(ask.Input), Answer: pay.MilliSat(ask.Output)},
 		Rail: rail.Name(), CreatedAt: a.o.Now().Unix(), Request: x.request, Grammar: x.grammar, SeedNonce: x.seed, Resume: slices.Clone(x.tokens),
 	}
+	if x.q.TopLogProbs >= 0 {
+		o.LogProbs = &x.q.TopLogProbs
+	}
 	rand.Read(x.audit[:])
 	o.Audit = ghost.CommitAudit(x.audit)
 	if err := o.Sign(a.o.Secret); err != nil {
@@ -445,24 +474,17 @@ func (x *answer) Close() error {
 	if c == nil {
 		return nil
 	}
-	x.halt(c)
+	c.halt()
+	nonce := x.audit
 	x.a.live.Go(func() {
 		<-c.done
-		e := x.a.enter(c, x.q.ID, x.name)
-		if r := c.m.Receipt(); r != nil {
-			x.a.keep(c, x.model, x.audit, &e)
+		if c.end.Closing {
+			return
 		}
+		e := x.a.enter(c, x.q.ID, x.name)
+		x.a.keep(c, nonce, &e)
 	})
 	return nil
-}
-
-// halt cancels a call, and reads what still comes of it.
-func (x *answer) halt(c *call) {
-	select {
-	case <-c.stop:
-	default:
-		close(c.stop)
-	}
 }
 
 // Next implements dialog.Answer.
@@ -483,22 +505,22 @@ func (x *answer) Next() (dialog.Delta, error) {
 			x.err = context.Canceled
 			continue
 		}
+		if x.taken(c) {
+			continue
+		}
 		select {
-		case ids, ok := <-c.tokens:
-			if ok {
-				x.take(ids)
-				if x.early {
-					x.halt(c)
-				}
+		case <-c.more:
+		case <-c.done:
+			if x.taken(c) { // what came last
 				continue
 			}
-			<-c.done
 			x.mu.Lock()
-			if x.cur == c {
-				x.cur = nil
-			}
+			mine := x.cur == c
+			x.cur = nil
 			x.mu.Unlock()
-			x.over(c)
+			if mine { // else Close enters it
+				x.over(c)
+			}
 		case <-x.ctx.Done():
 			x.err = x.ctx.Err()
 			_ = x.Close()
@@ -506,15 +528,48 @@ func (x *answer) Next() (dialog.Delta, error) {
 	}
 }
 
+// taken reads what the call has delivered; false: nothing.
+func (x *answer) taken(c *call) bool {
+	pieces := c.taken()
+	for _, p := range pieces {
+		x.take(p)
+	}
+	if x.early {
+		c.halt()
+	}
+	return len(pieces) > 0
+}
+
 // take reads tokens.
-func (x *answer) take(ids []int32) {
+func (x *answer) take(p piece) {
 	if x.first.IsZero() {
 		x.first = x.a.o.Now()
 	}
-	for _, id := range ids {
+	for i, id := range p.tokens {
 		x.tokens = append(x.tokens, id)
+		n := len(x.queue)
 		x.say(x.text.Add(id), false)
+		if x.q.TopLogProbs < 0 || p.probs == nil || p.probs[i] == nil {
+			continue
+		}
+		if len(x.queue) == n {
+			x.queue = append(x.queue, dialog.Delta{})
+		}
+		d := &x.queue[len(x.queue)-1]
+		d.Tokens = append(d.Tokens, x.token(id, p.probs[i]))
 	}
+}
+
+// token is what a client is told of a token's probability.
+func (x *answer) token(id int32, p *job.TokenProb) dialog.Token {
+	piece := x.model.words.Tokenizer.Piece
+	t := dialog.Token{ID: id, Bytes: piece(id), LogProb: float64(p.LogProb)}
+	for _, a := range p.Top[:min(len(p.Top), x.q.TopLogProbs)] {
+		if int(a.ID) < x.model.ghost.Vocab {
+			t.Top = append(t.Top, dialog.Token{ID: a.ID, Bytes: piece(a.ID), LogProb: float64(a.LogProb)})
+		}
+	}
+	return t
 }
 
 // say passes text on, but for stop texts and what follows them.
@@ -536,6 +591,10 @@ func (x *answer) put(d dialog.Delta) {
 
 // over is the end of a call: of the answer, or of this provider's part in it.
 func (x *answer) over(c *call) {
+	if c.end.Closing {
+		x.err = context.Canceled
+		return
+	}
 	e := x.a.enter(c, x.q.ID, x.name)
 	x.sum.Cost += int64(c.m.Paid())
 	x.count(c)
@@ -615,7 +674,7 @@ func (x *answer) finish(c *call, e *Entry) {
 	x.close(finish)
 	x.sum.ID, x.sum.Grade, x.sum.Verified = e.Receipt, e.Grade, dialog.VerifyReceipt
 	x.err = io.EOF
-	f := x.a.keep(c, x.model, x.audit, e)
+	f := x.a.keep(c, x.audit, e)
 	want := x.q.Verify
 	if want == dialog.VerifyDefault {
 		want = x.a.o.Verify
@@ -648,7 +707,6 @@ func (x *answer) replicate(c *call) {
 		}
 		x.tokens = nil
 		err := x.order(ask)
-		served := x.served
 		x.tokens = tokens
 		if err != nil {
 			continue
@@ -657,22 +715,27 @@ func (x *answer) replicate(c *call) {
 		second := x.cur
 		x.cur = nil
 		x.mu.Unlock()
-		for range second.tokens {
+		select {
+		case <-second.done:
+		case <-x.ctx.Done():
+			second.halt()
+			<-second.done
 		}
-		<-second.done
+		if second.end.Closing {
+			return
+		}
 		e := x.a.enter(second, x.q.ID, x.name)
 		x.sum.Cost += int64(second.m.Paid())
 		r := second.m.Receipt()
 		if r == nil || second.end.Phase != job.PhaseSettled {
 			continue
 		}
-		x.a.keep(second, x.model, x.audit, &e)
+		x.a.keep(second, x.audit, &e)
 		if r.Trace != first.Trace || r.Answer != first.Answer {
 			x.err = dialog.Errorf(dialog.Rejected, "verify", "two providers gave different answers (receipts %s and %s); \"geist dispute\" finds out who is wrong", first.ID(), r.ID())
 			return
 		}
 		x.served.Provider = c.order.Provider.String()
-		_ = served
 		x.sum.Verified = dialog.VerifyReplicate
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -42,7 +43,9 @@ type Options struct {
 	Dir     string       // for receipts and vocabularies
 	Log     *slog.Logger // nil: none
 	Now     func() time.Time
-	HTTP    *http.Client // nil: one that keeps connections; it must not have a Timeout
+	// HTTP is nil, or keeps connections; it must not have a Timeout. Redirects are
+	// never followed: a provider must not choose whom else this node talks to.
+	HTTP *http.Client
 
 	// Asks are the offers known now, each address once (market.Collect).
 	Asks func() []*market.Ask
@@ -50,7 +53,6 @@ type Options struct {
 	Reviews func() ([]*market.Review, *market.Trust)
 
 	Patience job.Patience // its Most is what one request may cost, unless it says less
-	Budget   pay.Budget   // of one key; zero: no bound but Patience.Most
 	Verify   dialog.Verify
 	Size     audit.Size // of audits
 	// Watch, if not nil, learns of every call that ended. It must not block.
@@ -69,10 +71,11 @@ type Asker struct {
 	live   sync.WaitGroup
 	names  *library
 
+	writing sync.Mutex // of entries into the journal, in their order; before mu
+
 	mu      sync.Mutex
 	entries []Entry // oldest first, at most maxEntries
 	busy    map[ghost.Key]int
-	served  map[string]int // asks of this process, by provider in hex
 }
 
 // Entry is the account of one job that this node asked for.
@@ -122,10 +125,13 @@ func New(o Options) (*Asker, error) {
 	}
 	if o.HTTP == nil {
 		o.HTTP = &http.Client{Transport: &http.Transport{
-			MaxIdleConnsPerHost: 64, IdleConnTimeout: 90 * time.Second, ResponseHeaderTimeout: 30 * time.Second,
+			MaxIdleConnsPerHost: 64, IdleConnTimeout: 90 * time.Second, MaxResponseHeaderBytes: 64 << 10,
 			DisableCompression: true, // small events, at once
 		}}
 	}
+	own := *o.HTTP
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	o.HTTP = &own
 	if o.Patience.Silence == 0 {
 		o.Patience = job.DefaultPatience(cmp.Or(o.Patience.Most, pay.MaxAmount))
 	}
@@ -146,8 +152,8 @@ func New(o Options) (*Asker, error) {
 			return nil, err
 		}
 	}
-	a := &Asker{o: o, self: self, busy: map[ghost.Key]int{}, served: map[string]int{}}
-	a.names = &library{dir: filepath.Join(o.Dir, "models"), http: o.HTTP, known: map[ghost.ID]*known{}}
+	a := &Asker{o: o, self: self, busy: map[ghost.Key]int{}}
+	a.names = &library{dir: filepath.Join(o.Dir, "models"), http: o.HTTP, known: map[ghost.ID]*known{}, busy: map[ghost.ID]chan struct{}{}, blame: a.blame}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	for _, b := range o.Journal.All(entryPrefix) {
 		var e Entry
@@ -181,11 +187,16 @@ func (a *Asker) Start() error {
 			continue
 		}
 		a.live.Go(func() {
-			close(c.stop)
+			c.halt()
 			c.run(job.AskerRestarted{Promised: c.payer.Promised(), Paid: c.payer.Paid()}, nonce)
-			a.enter(c, "", "")
+			if c.end.Closing { // the next start takes it up again
+				return
+			}
+			e := a.enter(c, "", "")
+			a.keep(c, nonce, &e)
 		})
 	}
+	a.live.Go(a.meet)
 	return nil
 }
 
@@ -291,8 +302,9 @@ func (a *Asker) put(e Entry) {
 	if err != nil {
 		return
 	}
+	a.writing.Lock()
+	defer a.writing.Unlock()
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	put := []pay.Entry{{Key: entryKey(&e), Value: b}}
 	if i := slices.IndexFunc(a.entries, func(x Entry) bool { return x.Job == e.Job }); i >= 0 {
 		put = append(put, pay.Entry{Key: entryKey(&a.entries[i])})
@@ -308,9 +320,17 @@ func (a *Asker) put(e Entry) {
 		put = append(put, pay.Entry{Key: entryKey(old)})
 		a.entries = a.entries[1:]
 	}
+	a.mu.Unlock()
 	if err := a.o.Journal.Put(put...); err != nil {
 		a.o.Log.Error("journal", "error", err)
 	}
+}
+
+// blame keeps an account of what a provider did wrong before any job.
+func (a *Asker) blame(ask *market.Ask, c job.Code, why error) {
+	id := sha256.Sum256(append(ask.Provider[:], ask.Model[:]...)) // one entry for both
+	a.put(Entry{At: a.o.Now().UnixMilli(), Job: hex.EncodeToString(id[:]), Provider: ask.Provider.String(), Model: ask.ModelName, ModelID: ask.Model.String(), Phase: job.PhaseFailed, Code: c, Message: why.Error()})
+	a.o.Log.Warn("a provider failed", "provider", ask.Provider.String(), "model", ask.ModelName, "code", string(c), "error", why)
 }
 
 func entryKey(e *Entry) string { return fmt.Sprintf("%s%013d-%s", entryPrefix, e.At, e.Job) }

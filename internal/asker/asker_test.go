@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -442,7 +443,7 @@ func TestRefusals(t *testing.T) {
 		"quantisation":      {func(q *dialog.Question) { q.Demand.Quantisation = "q4_0" }, dialog.Mismatch},
 		"only others":       {func(q *dialog.Question) { q.Route.Only = []string{strings.Repeat("ab", 32)} }, dialog.Mismatch},
 		"price":             {func(q *dialog.Question) { q.Route.MaxAnswer = 1 }, dialog.Mismatch},
-		"log probabilities": {func(q *dialog.Question) { q.TopLogProbs = 3 }, dialog.Unsupported},
+		"log probabilities": {func(q *dialog.Question) { q.TopLogProbs = 21 }, dialog.Invalid},
 	} {
 		q := question(10)
 		c.change(q)
@@ -454,6 +455,68 @@ func TestRefusals(t *testing.T) {
 		if !errors.As(err, &e) || e.Kind != c.kind {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Log probabilities are the engine's, also of an answer that two providers made.
+func TestLogProbs(t *testing.T) {
+	h1, h2 := newHouse(t, 1, nil), newHouse(t, 2, nil)
+	a, _ := newAsker(t, h1, h2)
+	q := question(100)
+	q.TopLogProbs = 20
+	q.Route.Order = []string{h1.Key().String()}
+	x, err := a.Ask(context.Background(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tokens []dialog.Token
+	var text strings.Builder
+	for {
+		d, err := x.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.WriteString(d.Text)
+		if tokens = append(tokens, d.Tokens...); len(tokens) >= 40 {
+			h1.kill()
+		}
+	}
+	if len(tokens) != x.Summary().Usage.Answer {
+		t.Fatalf("log probabilities of %d tokens, %d were made", len(tokens), x.Summary().Usage.Answer)
+	}
+	for i, k := range tokens {
+		if len(k.Top) != 20 || k.LogProb > 0 || k.LogProb > k.Top[0].LogProb || k.Top[1].LogProb > k.Top[0].LogProb || len(k.Bytes) == 0 {
+			t.Fatalf("token %d is %+v", i, k)
+		}
+		sum := 0.0
+		for _, o := range k.Top {
+			sum += math.Exp(o.LogProb)
+		}
+		if sum > 1.0001 {
+			t.Fatalf("the alternatives to token %d come to %g", i, sum)
+		}
+	}
+	// They change nothing else, and who does not ask gets none.
+	x, err = a.Ask(context.Background(), question(100))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := ""
+	for {
+		d, err := x.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil || d.Tokens != nil {
+			t.Fatalf("%+v, %v", d, err)
+		}
+		plain += d.Text
+	}
+	if plain != text.String() {
+		t.Errorf("%q and without log probabilities %q", text.String(), plain)
 	}
 }
 

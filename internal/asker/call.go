@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/geistnet/geist/ghost"
@@ -36,18 +37,35 @@ type call struct {
 
 	inbox chan any
 	stop  chan struct{} // closed: the user wants no more
+	once  sync.Once     // closes stop
 	done  chan struct{}
-	// tokens gets what is delivered, in order. Who reads it must do so until it is
-	// closed, or close stop.
-	tokens chan []int32
+	more  chan struct{} // something is in out; one message at most
 
-	conn     context.CancelFunc
-	connN    int // connections so far: events of earlier ones are ignored
-	begun    time.Time
-	first    time.Time // when the first token came
-	last     time.Time // and the last
-	end      *job.End
-	deadline <-chan time.Time
+	mu  sync.Mutex
+	out []piece // delivered and not taken, in order
+
+	texts []string         // of each token of the answer
+	maker texter           // that made them
+	probs []*job.TokenProb // of the tokens of the chunk that is heard
+
+	conn  context.CancelFunc
+	connN int // connections so far: events of earlier ones are ignored
+	begun time.Time
+	first time.Time // when the first token came
+	last  time.Time // and the last
+	end   *end
+}
+
+// end is how a call ended.
+type end struct {
+	job.End
+	Closing bool // it has not: the process ends
+}
+
+// piece is a part of an answer, with log probabilities for all tokens or none.
+type piece struct {
+	tokens []int32
+	probs  []*job.TokenProb
 }
 
 // texter makes text of tokens, as a provider does.
@@ -86,7 +104,19 @@ func (a *Asker) newCall(o *job.Order, m job.Asker, rail pay.Rail, endpoint strin
 		return nil, err
 	}
 	return &call{a: a, order: o, id: o.ID(), endpoint: strings.TrimRight(endpoint, "/"), payer: payer, m: m, text: text,
-		inbox: make(chan any, 64), stop: make(chan struct{}), done: make(chan struct{}), tokens: make(chan []int32, 1024), begun: a.o.Now()}, nil
+		inbox: make(chan any, 64), stop: make(chan struct{}), done: make(chan struct{}), more: make(chan struct{}, 1), begun: a.o.Now()}, nil
+}
+
+// halt says that the user wants no more. It may be called again, by anybody.
+func (c *call) halt() { c.once.Do(func() { close(c.stop) }) }
+
+// taken gives what was delivered since the last time.
+func (c *call) taken() []piece {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.out
+	c.out = nil
+	return p
 }
 
 func (c *call) give(x any) {
@@ -103,7 +133,6 @@ func (c *call) now() job.Time { return job.Time(c.a.o.Now().UnixMilli()) }
 // run drives the machine until the job has ended. first is Start or AskerRestarted.
 func (c *call) run(first job.AskerInput, nonce ghost.Nonce) {
 	defer close(c.done)
-	defer close(c.tokens)
 	defer func() {
 		if c.conn != nil {
 			c.conn()
@@ -130,7 +159,7 @@ func (c *call) run(first job.AskerInput, nonce ghost.Nonce) {
 		case <-tick.C:
 			c.step(job.Tick{}, nonce)
 		case <-c.a.ctx.Done(): // the process ends: the journal has it
-			c.end = &job.End{Phase: job.PhaseFailed, Code: job.Cancelled}
+			c.end = &end{job.End{Phase: job.PhaseFailed, Code: job.Cancelled}, true}
 		}
 	}
 }
@@ -142,33 +171,47 @@ func (c *call) heard(x from, nonce ghost.Nonce) {
 	}
 	in := job.Arrived{Event: x.event}
 	if e := x.event; e.Type == job.EventChunk {
-		in.TextDiffers = !c.rightText(e)
-		if c.last = c.a.o.Now(); c.first.IsZero() && len(c.m.Tokens()) == len(c.order.Resume) {
+		have := len(c.m.Tokens())
+		in.TextDiffers = !c.rightText(e, have)
+		if c.last = c.a.o.Now(); c.first.IsZero() {
 			c.first = c.last
+		}
+		if c.probs = nil; len(e.Probs) > 0 && c.order.LogProbs != nil && e.N <= have && e.N+len(e.Tokens) > have {
+			c.probs = e.Probs[have-e.N:]
 		}
 	}
 	c.step(in, nonce)
 }
 
-// rightText tells whether a chunk's text is that of its tokens. Of chunks that
-// do not continue what is here the machine judges by tokens alone.
-func (c *call) rightText(e *job.Event) bool {
-	have := c.m.Tokens()
-	if e.N > len(have) || c.text == nil {
+// rightText tells whether a chunk's text is that of its tokens. have is how many
+// tokens of the answer are here. Chunks that do not continue them the machine
+// judges by tokens alone.
+func (c *call) rightText(e *job.Event, have int) bool {
+	if e.N > have || c.text == nil {
 		return true
 	}
-	t := c.text()
-	for _, id := range have[:e.N] {
-		t.Add(id)
+	if c.maker == nil {
+		c.maker = c.text()
+		for _, id := range c.m.Tokens() {
+			c.texts = append(c.texts, c.maker.Add(id))
+		}
 	}
-	var b strings.Builder
-	for _, id := range e.Tokens {
-		b.WriteString(t.Add(id))
+	// What is new here is either taken by the machine or ends the job.
+	for _, id := range e.Tokens[min(len(c.texts)-e.N, len(e.Tokens)):] {
+		c.texts = append(c.texts, c.maker.Add(id))
 	}
-	if e.Finish != "" {
-		b.WriteString(t.Flush())
+	want := strings.Join(c.texts[e.N:e.N+len(e.Tokens)], "")
+	if rest, ok := strings.CutPrefix(e.Text, want); ok && (rest == "" || e.Finish != "") {
+		if e.Finish == "" || len(c.texts) > e.N+len(e.Tokens) {
+			return rest == ""
+		}
+		whole := c.text()
+		for _, id := range append(c.m.Tokens()[:e.N], e.Tokens...) {
+			whole.Add(id)
+		}
+		return rest == whole.Flush()
 	}
-	return b.String() == e.Text
+	return false
 }
 
 // step feeds the machine and does what it wants.
@@ -180,28 +223,33 @@ func (c *call) step(in job.AskerInput, nonce ghost.Nonce) {
 		case job.Save:
 			if err := c.save(nonce); err != nil {
 				c.a.o.Log.Error("journal", "job", c.id.String(), "error", err)
-				c.end = &job.End{Phase: job.PhaseFailed, Code: job.PaymentFailed, Message: "the journal cannot be written: " + err.Error()}
+				c.end = &end{job.End{Phase: job.PhaseFailed, Code: job.PaymentFailed, Message: "the journal cannot be written: " + err.Error()}, false}
 				return
 			}
 		case job.Connect:
 			c.connect(a.From)
 		case job.Fund:
-			go c.fund(a.Offer)
+			c.a.live.Go(func() { c.fund(a.Offer) })
 		case job.Pay:
-			go c.pay(a.Total)
+			c.a.live.Go(func() { c.pay(a.Total) })
 		case job.Deliver:
+			p := piece{a.Tokens, c.probs}
+			if len(p.probs) != len(p.tokens) {
+				p.probs = nil
+			}
+			c.mu.Lock()
+			c.out = append(c.out, p)
+			c.mu.Unlock()
 			select {
-			case c.tokens <- a.Tokens:
-			case <-c.stop:
-			case <-c.a.ctx.Done():
+			case c.more <- struct{}{}:
+			default:
 			}
 		case job.SendCancel:
-			go c.cancel()
+			c.a.live.Go(c.cancel)
 		case job.CloseSession:
-			go c.close()
+			c.a.live.Go(c.close)
 		case job.End:
-			end := a
-			c.end = &end
+			c.end = &end{a, false}
 		}
 	}
 }
@@ -230,10 +278,10 @@ func (c *call) connect(at int) {
 	c.conn = stop
 	c.connN++
 	n := c.connN
-	go func() {
+	c.a.live.Go(func() {
 		defer stop()
 		c.give(from{conn: n, bad: c.listen(ctx, n, at)})
-	}()
+	})
 }
 
 // listen reads one connection until it ends. It reports whether it brought

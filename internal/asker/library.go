@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/gguf"
+	"github.com/geistnet/geist/internal/job"
 	"github.com/geistnet/geist/internal/market"
 	"github.com/geistnet/geist/internal/prompt"
 	"github.com/geistnet/geist/internal/tools"
@@ -21,6 +23,7 @@ import (
 const (
 	maxGhost   = 256 << 20 // bytes of a Ghost file
 	maxLibrary = 64        // models held in memory
+	fetchLimit = time.Minute
 )
 
 // known is what an asker needs of a model. Both files were checked against its id.
@@ -45,6 +48,8 @@ func (k *known) text() texter {
 type library struct {
 	dir  string
 	http *http.Client
+	// blame learns who could not show a model that it offers.
+	blame func(*market.Ask, job.Code, error)
 
 	mu    sync.Mutex
 	known map[ghost.ID]*known
@@ -65,9 +70,6 @@ func (l *library) get(ctx context.Context, id ghost.ID, asks []*market.Ask) (*kn
 		if k := l.known[id]; k != nil {
 			l.mu.Unlock()
 			return k, nil
-		}
-		if l.busy == nil {
-			l.busy = map[ghost.ID]chan struct{}{}
 		}
 		wait := l.busy[id]
 		if wait == nil {
@@ -116,6 +118,14 @@ func (l *library) find(ctx context.Context, id ghost.ID, asks []*market.Ask) (*k
 		for _, e := range a.Endpoints {
 			k, w, err := l.fetch(ctx, id, strings.TrimRight(e, "/")+"/geist/v1/models/"+id.String())
 			if err != nil {
+				if ctx.Err() != nil {
+					return nil, ctx.Err()
+				}
+				code := job.Unreachable
+				if errors.Is(err, errFake) {
+					code = job.BadEvent
+				}
+				l.blame(a, code, err)
 				errs = append(errs, err)
 				continue
 			}
@@ -132,7 +142,12 @@ func (l *library) find(ctx context.Context, id ghost.ID, asks []*market.Ask) (*k
 	return nil, fmt.Errorf("its Ghost file and vocabulary cannot be had: %w", errors.Join(errs...))
 }
 
+// errFake: what came is not what the model's id names. Its sender lied.
+var errFake = errors.New("it is not what the id names")
+
 func (l *library) fetch(ctx context.Context, id ghost.ID, url string) (*known, []byte, error) {
+	ctx, stop := context.WithTimeout(ctx, fetchLimit)
+	defer stop()
 	g, err := l.bytes(ctx, url+"/ghost", maxGhost)
 	if err != nil {
 		return nil, nil, err
@@ -143,7 +158,7 @@ func (l *library) fetch(ctx context.Context, id ghost.ID, url string) (*known, [
 	}
 	k, err := read(id, g, w)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", url, err)
+		return nil, nil, fmt.Errorf("%s: %w: %w", url, errFake, err)
 	}
 	return k, w, nil
 }
@@ -163,7 +178,7 @@ func (l *library) bytes(ctx context.Context, url string, most int64) ([]byte, er
 	}
 	b, err := io.ReadAll(io.LimitReader(w.Body, most+1))
 	if err == nil && int64(len(b)) > most {
-		err = fmt.Errorf("%s: more than %d bytes", url, most)
+		err = fmt.Errorf("%s: %w: more than %d bytes", url, errFake, most)
 	}
 	return b, err
 }

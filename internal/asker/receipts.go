@@ -24,7 +24,7 @@ func (a *Asker) path(id, ending string) string {
 
 // keep writes the run file of an answer. It gives nil where there is nothing to
 // keep, or it cannot be written.
-func (a *Asker) keep(c *call, model *known, nonce ghost.Nonce, e *Entry) *audit.RunFile {
+func (a *Asker) keep(c *call, nonce ghost.Nonce, e *Entry) *audit.RunFile {
 	r := c.m.Receipt()
 	if r == nil || len(c.m.Tokens()) == 0 {
 		return nil
@@ -84,6 +84,7 @@ func (a *Asker) Files(id string) (run, ghostFile, proof []byte, err error) {
 // others who have the model, and judges it. The verdict is kept. Nil: no proof
 // came, which counts against the provider.
 func (a *Asker) Audit(ctx context.Context, id string) *audit.Verdict {
+	caller := ctx
 	ctx, stop := context.WithTimeout(ctx, auditTimeout)
 	defer stop()
 	run, g, proof, err := a.Files(id)
@@ -112,7 +113,7 @@ func (a *Asker) Audit(ctx context.Context, id string) *audit.Verdict {
 		proof, err = a.proof(ctx, string(endpoint)+"/geist/v1/jobs/"+e.Job+"/audit", "application/json", call.Encode())
 		if err != nil {
 			a.o.Log.Warn("audit", "receipt", id, "error", err)
-			if ctx.Err() == nil && e.Job != "" {
+			if caller.Err() == nil && a.ctx.Err() == nil && e.Job != "" {
 				e.Verdict, e.Reason = "failed", "no proof: "+err.Error()
 				a.put(e)
 				a.o.Judged(e)

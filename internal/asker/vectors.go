@@ -81,6 +81,8 @@ func (a *Asker) vectors(ctx context.Context, x *answer, ask *market.Ask, texts [
 		return nil, err
 	}
 	base := strings.TrimRight(ask.Endpoints[0], "/") + "/geist/v1/"
+	ctx, stop := context.WithTimeout(ctx, auditTimeout)
+	defer stop()
 	w, err := a.post(ctx, base+"vectors", "application/json", b)
 	if err != nil {
 		return nil, dialog.Errorf(dialog.Unavailable, "", "the provider could not be reached: %v", err)

@@ -230,14 +230,15 @@ func (a Asker) Step(now Time, in AskerInput) (Asker, []AskerAction) {
 	case Arrived:
 		x.arrived(in)
 	case StreamEnded:
-		switch {
-		case in.Bad:
-			x.broken(BadEvent)
-		case x.s.Phase == PhaseOffered && x.s.Reconnects > 0 && x.s.Stopping == "":
-			x.fail(Unreachable, "") // nothing is lost by asking elsewhere
-		default:
-			x.broken(Unreachable)
+		why := Unreachable
+		if in.Bad {
+			why = BadEvent
 		}
+		if x.s.Phase == PhaseOffered && x.s.Reconnects > 0 && x.s.Stopping == "" {
+			x.reconnect(why) // gives up
+			break
+		}
+		x.broken(why)
 	case Funded:
 		if x.s.Phase == PhasePriced {
 			x.s.Phase = PhaseFunded
@@ -525,6 +526,8 @@ func (x *askerStep) broken(why Code) {
 func (x *askerStep) reconnect(why Code) {
 	switch {
 	case x.s.Receipt != nil || !x.s.Started:
+	case x.s.Phase == PhaseOffered && x.s.Reconnects > 0 && x.s.Stopping == "":
+		x.fail(why, "") // nothing is lost by asking elsewhere
 	case x.s.Reconnects >= x.patience.Reconnects && x.s.Stopping != "":
 		x.close(PhaseCancelled, x.s.Stopping, 0)
 	case x.s.Reconnects >= x.patience.Reconnects:

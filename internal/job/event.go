@@ -35,6 +35,7 @@ type Event struct {
 	N       int            // EventChunk: position of the first token
 	Tokens  []int32        // 1 to Window
 	Text    string         // whole characters
+	Probs   []*TokenProb   // of Tokens, if the order wants them; nil for those that have none
 	Due     pay.MilliSat   // of all tokens up to the last of these
 	Finish  ghost.Finish   // "" unless it is the last chunk
 	Receipt *ghost.Receipt // EventReceipt; its signature was verified by ParseEvent
@@ -45,6 +46,7 @@ type Event struct {
 
 const (
 	maxText   = 8 << 10
+	minProb   = -9999 // as a log probability: nothing less likely is told apart
 	maxReason = 1000
 	maxRetry  = 86400
 )
@@ -56,6 +58,7 @@ type eventJSON struct {
 	N       int             `json:"n,omitempty"`
 	Tokens  []int32         `json:"tokens,omitempty"`
 	Text    string          `json:"text,omitempty"`
+	Probs   []*TokenProb    `json:"logprobs,omitempty"`
 	Due     pay.MilliSat    `json:"due,omitempty"`
 	Finish  ghost.Finish    `json:"finish,omitempty"`
 	Receipt json.RawMessage `json:"receipt,omitempty"`
@@ -91,6 +94,9 @@ func (e *Event) Check() error {
 				return bad("token %d is %d", i, id)
 			}
 		}
+		if err := checkProbs(e.Probs, len(e.Tokens)); err != nil {
+			return bad("%v", err)
+		}
 		switch e.Finish {
 		case "", ghost.FinishStop, ghost.FinishLength, ghost.FinishCancelled:
 		default:
@@ -116,7 +122,7 @@ func (e *Event) Encode() ([]byte, error) {
 	if err := e.Check(); err != nil {
 		return nil, fmt.Errorf("encode an event: %w", err)
 	}
-	j := eventJSON{Type: e.Type, N: e.N, Tokens: e.Tokens, Text: e.Text, Due: e.Due, Finish: e.Finish, Code: e.Code, Message: e.Message, Retry: e.Retry}
+	j := eventJSON{Type: e.Type, N: e.N, Tokens: e.Tokens, Text: e.Text, Probs: e.Probs, Due: e.Due, Finish: e.Finish, Code: e.Code, Message: e.Message, Retry: e.Retry}
 	if e.Job != (ID{}) {
 		j.Job = hex.EncodeToString(e.Job[:])
 	}
@@ -148,7 +154,7 @@ func ParseEvent(line []byte) (*Event, error) {
 	if err := json.Unmarshal(line, &j); err != nil {
 		return nil, fmt.Errorf("event: %w", err)
 	}
-	e := &Event{Type: j.Type, N: j.N, Tokens: j.Tokens, Text: j.Text, Due: j.Due, Finish: j.Finish, Code: j.Code, Message: j.Message, Retry: j.Retry}
+	e := &Event{Type: j.Type, N: j.N, Tokens: j.Tokens, Text: j.Text, Probs: j.Probs, Due: j.Due, Finish: j.Finish, Code: j.Code, Message: j.Message, Retry: j.Retry}
 	if j.Job != "" || j.Type == EventAccepted {
 		if err := unhex("job", j.Job, e.Job[:]); err != nil {
 			return nil, fmt.Errorf("event: %w", err)

@@ -29,6 +29,7 @@ const (
 	Window          = 32  // tokens that may be delivered and unpaid
 	PayAt           = 16  // unpaid tokens at which an asker pays
 	MaxSkew         = 600 // seconds between an order's time and the provider's clock
+	MaxAlternatives = 20  // to a token, of log probabilities
 	maxRail         = 32
 	maxTime         = 253402300799
 )
@@ -50,6 +51,7 @@ type Order struct {
 	SeedNonce ghost.Nonce
 	Audit     ghost.Digest // ghost.CommitAudit of the other nonce
 	Resume    []int32      // of the answer, here already
+	LogProbs  *int         // how many alternatives to each token are wanted, 0 to MaxAlternatives; nil: no log probabilities
 	Signature [64]byte
 }
 
@@ -76,6 +78,8 @@ func (o *Order) Check() error {
 		return errors.New("the two nonces are equal")
 	case o.Client == o.Provider:
 		return errors.New("client and provider are the same key")
+	case o.LogProbs != nil && (*o.LogProbs < 0 || *o.LogProbs > MaxAlternatives):
+		return fmt.Errorf("%d alternatives to each token; there are 0 to %d", *o.LogProbs, MaxAlternatives)
 	}
 	var grammar [32]byte
 	if o.Grammar != "" {
@@ -120,6 +124,9 @@ func (o *Order) ID() ID {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(o.Resume)))
 	for _, id := range o.Resume {
 		b = binary.LittleEndian.AppendUint32(b, uint32(id))
+	}
+	if o.LogProbs != nil {
+		b = binary.LittleEndian.AppendUint32(b, uint32(*o.LogProbs))
 	}
 	return sha256.Sum256(b)
 }
@@ -208,6 +215,7 @@ type orderJSON struct {
 	SeedNonce string     `json:"seed_nonce"`
 	Audit     string     `json:"audit"`
 	Resume    []int32    `json:"resume,omitempty"`
+	LogProbs  *int       `json:"logprobs,omitempty"`
 	Sig       string     `json:"sig"`
 }
 
@@ -224,7 +232,7 @@ func (o *Order) Encode() ([]byte, error) {
 	h := hex.EncodeToString
 	b, err := json.Marshal(orderJSON{
 		Version, h(o.Client[:]), h(o.Provider[:]), h(o.Model[:]), h(o.Ask[:]), o.Prices, o.Rail, o.CreatedAt,
-		base64.StdEncoding.EncodeToString(q), o.Grammar, h(o.SeedNonce[:]), h(o.Audit[:]), o.Resume, h(o.Signature[:]),
+		base64.StdEncoding.EncodeToString(q), o.Grammar, h(o.SeedNonce[:]), h(o.Audit[:]), o.Resume, o.LogProbs, h(o.Signature[:]),
 	})
 	if err == nil && len(b) > MaxOrderBytes {
 		err = fmt.Errorf("it has %d bytes; the most is %d", len(b), MaxOrderBytes)
@@ -249,7 +257,7 @@ func ParseOrder(b []byte) (*Order, error) {
 	if j.Job != Version {
 		return bad(fmt.Errorf("its version is %d; known is %d", j.Job, Version))
 	}
-	o := &Order{Prices: j.Prices, Rail: j.Rail, CreatedAt: j.CreatedAt, Grammar: j.Grammar, Resume: j.Resume}
+	o := &Order{Prices: j.Prices, Rail: j.Rail, CreatedAt: j.CreatedAt, Grammar: j.Grammar, Resume: j.Resume, LogProbs: j.LogProbs}
 	for _, f := range []struct {
 		name, text string
 		to         []byte

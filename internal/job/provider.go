@@ -199,6 +199,7 @@ func (p Provider) Job() ID            { return p.id }
 func (p Provider) Order() *Order      { return p.order }
 func (p Provider) Paid() pay.MilliSat { return p.s.Paid }
 func (p Provider) Tokens() []int32    { return slices.Clone(p.s.Tokens) } // resumed ones first
+func (p Provider) Sent() int          { return p.s.Sent }                 // the furthest position that was delivered
 func (p Provider) Receipt() *ghost.Receipt { // nil if there is none
 	if p.s.Receipt == nil {
 		return nil
@@ -558,12 +559,12 @@ func (x *providerStep) stop() {
 }
 
 func (x *providerStep) tick() {
-	if x.s.Phase == PhaseOffered && x.asked == 0 && x.s.Last == 0 {
-		x.s.Last = x.now
+	if x.s.Phase == PhaseOffered && x.asked == 0 && (x.joined || x.s.Last == 0) {
+		x.s.Last = x.now // it waits for a place: nobody's fault
 	}
 	waited := x.now - x.s.Last
 	started := x.s.Phase != PhaseOffered && x.s.Phase != PhasePriced
-	engine := started && x.s.Finish == "" && len(x.s.Tokens) < x.until
+	engine := started && (x.s.Finish == "" && len(x.s.Tokens) < x.until || x.s.Finish != "" && x.s.Receipt == nil)
 	client := !x.joined || !engine || x.s.Sent >= x.limit() // whose turn it is
 	switch {
 	case client && waited >= x.grace.Client && !x.joined:

@@ -23,6 +23,12 @@ type Credit struct {
 
 	mu    sync.Mutex
 	peers map[ghost.Key]*peerLines
+
+	// What all keys together that known does not know may owe, and what they do:
+	// keys are free, so a limit for each alone bounds nothing.
+	known   func(ghost.Key) bool
+	most    MilliSat
+	exposed MilliSat
 }
 
 // CreditLimit says how much a peer may owe this node, and this node a peer. It is
@@ -66,7 +72,7 @@ func NewCredit(secret ghost.Secret, j *Journal, limit CreditLimit) (*Credit, err
 	if err != nil {
 		return nil, fmt.Errorf("mutual credit: %w", err)
 	}
-	c := &Credit{secret: secret, self: self, j: j, limit: limit, peers: map[ghost.Key]*peerLines{}}
+	c := &Credit{secret: secret, self: self, j: j, limit: limit, peers: map[ghost.Key]*peerLines{}, known: func(ghost.Key) bool { return true }}
 	for k, v := range j.All("credit/") {
 		if err := c.load(k, v); err != nil {
 			return nil, fmt.Errorf("mutual credit: journal entry %q: %w", k, err)
@@ -74,6 +80,23 @@ func NewCredit(secret ghost.Secret, j *Journal, limit CreditLimit) (*Credit, err
 	}
 	return c, nil
 }
+
+// Newcomers bounds what all keys for which known is false may owe together, what
+// their jobs hold included. Without it there is no such bound. known is called as
+// CreditLimit is; its answers do not change. Call it before sessions are opened.
+func (c *Credit) Newcomers(most MilliSat, known func(ghost.Key) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.most, c.known, c.exposed = most, known, 0
+	for k, p := range c.peers {
+		if !known(k) {
+			c.exposed += p.exposure()
+		}
+	}
+}
+
+// exposure is what may be lost by the peer's going away.
+func (p *peerLines) exposure() MilliSat { return max(0, total(p.in)-total(p.out)) + p.held() }
 
 func lineKey(peer ghost.Key) string { return "credit/line/" + peer.String() }
 
@@ -165,6 +188,14 @@ func (c *Credit) loadLines(p *peerLines, peer ghost.Key, v []byte) error {
 	return nil
 }
 
+// look is what there is with a peer, for reading. Needs c.mu.
+func (c *Credit) look(k ghost.Key) *peerLines {
+	if p := c.peers[k]; p != nil {
+		return p
+	}
+	return &peerLines{}
+}
+
 // peer needs c.mu, but while loading.
 func (c *Credit) peer(k ghost.Key) *peerLines {
 	p := c.peers[k]
@@ -185,7 +216,11 @@ func (p *peerLines) job(id JobID) creditJob {
 // commit journals the peer's lines as they are in next, with the given jobs, and
 // then makes them so. next shares nothing that changes with the old lines.
 func (c *Credit) commit(peer ghost.Key, next peerLines, jobs map[JobID]creditJob) error {
-	entries := []Entry{{lineKey(peer), encodeLines(&next)}}
+	p := c.peer(peer)
+	var entries []Entry
+	if next.in != nil || next.last() != nil {
+		entries = append(entries, Entry{lineKey(peer), encodeLines(&next)})
+	}
 	for id, s := range jobs {
 		b, err := json.Marshal(s)
 		if err != nil {
@@ -197,10 +232,12 @@ func (c *Credit) commit(peer ghost.Key, next peerLines, jobs map[JobID]creditJob
 		entries = append(entries, Entry{jobKey(peer, id), b})
 	}
 	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
-	if err := c.j.Put(entries...); err != nil {
-		return err
+	if len(entries) > 0 {
+		if err := c.j.Put(entries...); err != nil {
+			return err
+		}
 	}
-	p := c.peer(peer)
+	before := p.exposure()
 	p.in, p.out, p.queue, p.closed = next.in, next.out, next.queue, next.closed
 	for id, s := range jobs {
 		if s == (creditJob{}) {
@@ -208,6 +245,12 @@ func (c *Credit) commit(peer ghost.Key, next peerLines, jobs map[JobID]creditJob
 		} else {
 			p.jobs[id] = &s
 		}
+	}
+	if !c.known(peer) {
+		c.exposed += p.exposure() - before
+	}
+	if p.in == nil && p.last() == nil && len(p.jobs) == 0 {
+		delete(c.peers, peer) // it came and went
 	}
 	return nil
 }
@@ -265,7 +308,7 @@ func (c *Credit) Self() ghost.Key { return c.self }
 func (c *Credit) Balance(peer ghost.Key) MilliSat {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.peer(peer)
+	p := c.look(peer)
 	return total(p.in) - total(p.out)
 }
 
@@ -273,13 +316,16 @@ func (c *Credit) Balance(peer ghost.Key) MilliSat {
 func (c *Credit) Room(peer ghost.Key) MilliSat {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.peer(peer)
-	return c.room(peer, p)
+	return c.room(peer, c.look(peer))
 }
 
 func (c *Credit) room(peer ghost.Key, p *peerLines) MilliSat {
 	give, _ := c.limit(peer)
-	return give - (total(p.in) - total(p.out)) - p.held()
+	room := give - (total(p.in) - total(p.out)) - p.held()
+	if !c.known(peer) {
+		room = min(room, c.most-c.exposed)
+	}
+	return room
 }
 
 // Peers are all keys with which there is a line.
@@ -341,7 +387,7 @@ func (c *Credit) Settle(peer ghost.Key, amount MilliSat) (message []byte, err er
 func (c *Credit) Hello(peer ghost.Key) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.peer(peer)
+	p := c.look(peer)
 	b := p.message()
 	if p.in != nil {
 		b = append(b, p.in.encode()...)
@@ -386,7 +432,7 @@ func (c *Credit) Exchange(peer ghost.Key, message []byte) (answer []byte, err er
 }
 
 func (c *Credit) reply(peer ghost.Key, theirs bool) []byte {
-	if p := c.peer(peer); theirs && p.in != nil {
+	if p := c.look(peer); theirs && p.in != nil {
 		return p.in.encode()
 	}
 	return nil
@@ -394,7 +440,7 @@ func (c *Credit) reply(peer ghost.Key, theirs bool) []byte {
 
 // receive takes a state of the line on which the peer pays. Needs c.mu.
 func (c *Credit) receive(peer ghost.Key, s *state) error {
-	p := c.peer(peer)
+	p := c.look(peer)
 	if s.Seq <= seq(p.in) {
 		return nil // seen; the answer shows what is agreed
 	}
@@ -450,7 +496,7 @@ func (c *Credit) got(p *peerLines, s *state) map[JobID]creditJob {
 // agreed takes a state of the line on which this node pays. Needs c.mu. rebased: what was
 // proposed has to be proposed again.
 func (c *Credit) agreed(peer ghost.Key, s *state) (rebased bool, err error) {
-	p := c.peer(peer)
+	p := c.look(peer)
 	if s.Seq <= seq(p.out) || !s.agreed() {
 		return false, nil
 	}
@@ -532,7 +578,7 @@ type creditPayer struct {
 func (s *creditPayer) now() creditJob {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return s.c.peer(s.o.Peer).job(s.o.Job)
+	return s.c.look(s.o.Peer).job(s.o.Job)
 }
 
 func (s *creditPayer) Fund(context.Context, []byte) ([]byte, error) {
@@ -632,7 +678,7 @@ func (s *creditPayee) Receive(_ context.Context, message []byte) ([]byte, error)
 func (s *creditPayee) Paid() MilliSat {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	return s.c.peer(s.o.Peer).job(s.o.Job).Got
+	return s.c.look(s.o.Peer).job(s.o.Job).Got
 }
 
 func (s *creditPayee) Close(_ context.Context, due MilliSat, owed bool) error {
@@ -647,6 +693,9 @@ func (s *creditPayee) Close(_ context.Context, due MilliSat, owed bool) error {
 	n := *job
 	n.Open, n.Cover, n.Lapsed = false, max(min(due, job.Cover), job.Got), !owed
 	n.Lapsed = n.Lapsed || n.Got >= n.Cover
+	if n.Cover == 0 {
+		n = creditJob{} // nothing happened: there is nothing to remember
+	}
 	jobs, next := map[JobID]creditJob{s.o.Job: n}, *p
 	if n.Lapsed { // remembered for a while: late payments may come, and who asks what was paid
 		next.forget(s.o.Job, jobs)
@@ -669,7 +718,7 @@ type Statement struct {
 func (c *Credit) Statement(peer ghost.Key) Statement {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.peer(peer)
+	p := c.look(peer)
 	s := Statement{Peer: peer, Paid: total(p.out), Got: total(p.in), PaidN: seq(p.out), GotN: seq(p.in), Waiting: len(p.queue), Held: p.held()}
 	if p.in != nil {
 		s.StateIn = p.in.encode()

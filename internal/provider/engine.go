@@ -63,17 +63,23 @@ func (e *Engine) Served(name, quantisation string, sessions int) (Model, error) 
 // engineStream is an answer of the engine.
 type engineStream struct {
 	answer *engine.Answer
-	result *engine.Result // after the end
+	probs  bool
 }
 
-func (s *engineStream) Next() (int32, bool) {
+func (s *engineStream) Next() (Token, bool) {
 	t, ok := s.answer.Next()
-	return t.ID, ok
+	if !ok || !s.probs {
+		return Token{ID: t.ID}, ok
+	}
+	p := &job.TokenProb{LogProb: job.LogProb(t.LogProb), Top: make([]job.Alternative, len(t.Top))}
+	for i, a := range t.Top {
+		p.Top[i] = job.Alternative{ID: a.ID, LogProb: job.LogProb(a.LogProb)}
+	}
+	return Token{t.ID, p}, true
 }
 
 func (s *engineStream) End() (ghost.Finish, error) {
 	r := s.answer.Result()
-	s.result = &r
 	switch {
 	case r.Finish == engine.FinishCancelled:
 		return ghost.FinishCancelled, nil
@@ -90,6 +96,9 @@ func (e *Engine) Begin(ctx context.Context, o *job.Order, tokens []int32) (Strea
 	q := o.Request
 	r := engine.Request{Prompt: q.Prompt, Resume: tokens, MaxTokens: q.MaxTokens, Sampling: q.Sampling, Stop: q.Stop, IgnoreEnd: q.IgnoreEnd, TopLogProbs: -1, Ahead: ahead}
 	r.Sampling.Seed = o.Seed()
+	if o.LogProbs != nil {
+		r.TopLogProbs = *o.LogProbs
+	}
 	g, err := dialog.ReadGrammar(o.Grammar)
 	if err != nil {
 		return nil, refuse(job.BadGrammar, "%v", err)
@@ -106,7 +115,7 @@ func (e *Engine) Begin(ctx context.Context, o *job.Order, tokens []int32) (Strea
 	case err != nil:
 		return nil, refuse(job.BadOrder, "%v", err)
 	}
-	return &engineStream{answer: a}, nil
+	return &engineStream{answer: a, probs: o.LogProbs != nil}, nil
 }
 
 // Seal implements Worker. An answer that was cut is run again as one prefill.

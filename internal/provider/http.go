@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,8 +23,18 @@ import (
 const (
 	aliveEvery = 5 * time.Second
 	writeLimit = 30 * time.Second // for one event: a reader slower than that is gone
-	readLimit  = 60 * time.Second // for a body
+	readLimit  = 30 * time.Second // for a body
 	connEvents = 4 * job.Window
+
+	// Bodies that are read at the same time, and those of them that are longer
+	// than smallBody: at most 512 MiB in all.
+	maxBodies = 1024
+	maxHuge   = 16
+	smallBody = 256 << 10
+
+	maxProving = 8                // proofs that are made or wait
+	maxProves  = 6                // for anybody, at once
+	proveEvery = 10 * time.Second // and then one after each
 )
 
 // Handler serves docs/spec/job.md and what an asker needs before it can order:
@@ -101,11 +112,35 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s, "")
 }
 
-// body reads a request's body of at most so many bytes, within a time.
-func body(w http.ResponseWriter, q *http.Request, most int64) ([]byte, error) {
+// body reads a request's body of at most so many bytes, within a time. Many slow
+// ones together hold a bounded memory.
+func (p *Provider) body(w http.ResponseWriter, q *http.Request, most int64) ([]byte, error) {
+	full := &Refusal{job.Busy, "Many requests are being read.", 2}
+	place := func(c chan struct{}) bool {
+		select {
+		case c <- struct{}{}:
+			return true
+		default:
+			return false
+		}
+	}
+	if !place(p.bodies) {
+		return nil, full
+	}
+	defer func() { <-p.bodies }()
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(readLimit)) // where it cannot be set, the server's counts
-	b, err := io.ReadAll(http.MaxBytesReader(w, q.Body, most))
+	r := http.MaxBytesReader(w, q.Body, most)
+	b, err := io.ReadAll(io.LimitReader(r, smallBody))
+	if err == nil && len(b) == smallBody {
+		if !place(p.huge) {
+			return nil, full
+		}
+		var rest []byte
+		rest, err = io.ReadAll(r)
+		<-p.huge
+		b = append(b, rest...)
+	}
 	_ = rc.SetReadDeadline(time.Time{})
 	if err != nil {
 		return nil, refuse(job.BadOrder, "The body could not be read: %v", err)
@@ -114,7 +149,7 @@ func body(w http.ResponseWriter, q *http.Request, most int64) ([]byte, error) {
 }
 
 func (p *Provider) postJob(w http.ResponseWriter, q *http.Request) {
-	b, err := body(w, q, job.MaxOrderBytes)
+	b, err := p.body(w, q, job.MaxOrderBytes)
 	if err != nil {
 		p.refused(w, err)
 		return
@@ -136,7 +171,7 @@ func (p *Provider) postJob(w http.ResponseWriter, q *http.Request) {
 		p.refused(w, err)
 		return
 	}
-	c := &conn{events: make(chan job.Event, connEvents), gone: make(chan struct{})}
+	c := &conn{events: make(chan []byte, connEvents), gone: make(chan struct{})}
 	r.give(joining{c, from})
 	p.stream(w, q, r, c)
 }
@@ -151,40 +186,46 @@ func (p *Provider) take(o *job.Order) (*run, error) {
 	if err != nil {
 		return nil, refuse(job.BadOrder, "%v", err)
 	}
+	bears := p.bears(o)
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if r := p.runs[id]; r != nil {
-		return r, nil
+		p.mu.Unlock()
+		return r.opened()
 	}
-	model, rail, no := p.admit(o)
+	model, rail, no := p.admit(o, bears)
 	if no != nil {
 		p.totals.Refused++
+		p.mu.Unlock()
 		p.o.Log.Info("order refused", "client", o.Client.String(), "model", o.Model.String(), "code", string(no.Code))
 		return nil, no
 	}
-	r := newRun(p, o, model, rail)
-	if err := p.start(r, m, nil); err != nil {
+	r := p.add(o, m, model, rail)
+	if len(o.Resume) > 0 {
+		p.gift(p.clientOf(o.Client))
+	}
+	p.mu.Unlock()
+	if err := p.start(r); err != nil {
 		return nil, refuse(job.NoCredit, "%v", err)
 	}
-	c := p.clientOf(o.Client)
-	c.active++
-	if len(o.Resume) > 0 {
-		c.free++
+	return r, nil
+}
+
+// opened waits until another has opened the run's session.
+func (r *run) opened() (*run, error) {
+	<-r.ready
+	if r.err != nil {
+		return nil, refuse(job.NoCredit, "%v", r.err)
 	}
-	p.runs[id] = r
-	p.seat(r)
 	return r, nil
 }
 
 // find is the run of a job, from the journal if need be; nil if there is none.
 func (p *Provider) find(id job.ID) (*run, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if r := p.runs[id]; r != nil {
-		return r, nil
-	}
-	if p.ctx.Err() != nil {
-		return nil, refuse(job.Draining, "")
+	r := p.runs[id]
+	p.mu.Unlock()
+	if r != nil {
+		return r.opened()
 	}
 	b := p.o.Journal.Get(recordKey(id))
 	if b == nil {
@@ -193,11 +234,14 @@ func (p *Provider) find(id job.ID) (*run, error) {
 	return p.restore(b)
 }
 
-// restore takes up a job of the journal. p.mu is held.
+// restore takes up a job of the journal.
 func (p *Provider) restore(b []byte) (*run, error) {
 	var rec record
 	if err := json.Unmarshal(b, &rec); err != nil {
 		return nil, fmt.Errorf("a job in the journal: %w", err)
+	}
+	if rec.Order == nil {
+		return nil, refuse(rec.Code, "")
 	}
 	o, err := job.ParseOrder(rec.Order)
 	if err != nil {
@@ -207,53 +251,70 @@ func (p *Provider) restore(b []byte) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
+	i := slices.IndexFunc(p.o.Rails, func(r pay.Rail) bool { return r.Name() == o.Rail })
+	if i < 0 {
+		return nil, refuse(job.UnknownRail, "")
+	}
+	p.mu.Lock()
+	if r := p.runs[o.ID()]; r != nil {
+		p.mu.Unlock()
+		return r.opened()
+	}
 	model := p.models[o.Model]
-	if model == nil {
+	if model == nil || p.closed {
+		p.mu.Unlock()
 		return nil, refuse(job.UnknownModel, "")
 	}
-	for _, rail := range p.o.Rails {
-		if rail.Name() == o.Rail {
-			r := newRun(p, o, model, rail)
-			c := p.clientOf(o.Client)
-			c.active++
-			if err := p.start(r, m, job.ProviderRestarted{}); err != nil {
-				c.active--
-				return nil, err
-			}
-			p.runs[r.id] = r
-			return r, nil
-		}
+	r := p.add(o, m, model, p.o.Rails[i])
+	r.again, r.audits = true, rec.Audits
+	p.mu.Unlock()
+	if err := p.start(r); err != nil {
+		return nil, err
 	}
-	return nil, refuse(job.UnknownRail, "")
+	return r, nil
 }
 
 // Start takes up the jobs that a crash left, once their models are served, and
 // forgets those that are too old to be asked about.
 func (p *Provider) Start() error {
-	old := p.o.Now().Add(-p.o.Keep).Unix()
-	var forget []pay.Entry
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for key, b := range p.o.Journal.All(recordPrefix) {
 		var rec record
 		if err := json.Unmarshal(b, &rec); err != nil {
 			return fmt.Errorf("%s in the journal: %w", key, err)
 		}
-		if rec.At < old {
-			forget = append(forget, pay.Entry{Key: key})
-			continue
-		}
-		if rec.Final {
+		if rec.Final || p.old(&rec) {
 			continue
 		}
 		if _, err := p.restore(b); err != nil {
 			p.o.Log.Warn("a job cannot be taken up", "key", key, "error", err)
 		}
 	}
-	if len(forget) > 0 {
-		return p.o.Journal.Put(forget...)
-	}
+	p.prune()
 	return nil
+}
+
+// old tells whether nobody may ask for a job any more. What ended before a token
+// is remembered only so that its order is not taken twice.
+func (p *Provider) old(rec *record) bool {
+	age := p.o.Now().Sub(time.Unix(rec.At, 0))
+	return age > p.o.Keep || rec.Order == nil && age > 2*job.MaxSkew*time.Second
+}
+
+// prune forgets old jobs.
+func (p *Provider) prune() {
+	var forget []pay.Entry
+	for key, b := range p.o.Journal.All(recordPrefix) {
+		var rec record
+		if json.Unmarshal(b, &rec) == nil && p.old(&rec) {
+			forget = append(forget, pay.Entry{Key: key})
+		}
+	}
+	for list := range slices.Chunk(forget, 1000) {
+		if err := p.o.Journal.Put(list...); err != nil {
+			p.o.Log.Error("journal", "error", err)
+			return
+		}
+	}
 }
 
 // stream writes events until the run ends the connection or the client goes.
@@ -262,12 +323,7 @@ func (p *Provider) stream(w http.ResponseWriter, q *http.Request, r *run, c *con
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Accel-Buffering", "no")
 	rc := http.NewResponseController(w)
-	write := func(e job.Event) bool {
-		b, err := e.Encode()
-		if err != nil {
-			p.o.Log.Error("encode an event", "job", r.id.String(), "error", err)
-			return false
-		}
+	write := func(b []byte) bool {
 		_ = rc.SetWriteDeadline(time.Now().Add(writeLimit))
 		if _, err := w.Write(b); err != nil {
 			return false
@@ -276,7 +332,10 @@ func (p *Provider) stream(w http.ResponseWriter, q *http.Request, r *run, c *con
 	}
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
-	defer r.give(c)
+	defer func() {
+		_ = rc.SetWriteDeadline(time.Time{}) // the connection may carry another request
+		r.give(c)
+	}()
 	for {
 		select {
 		case e := <-c.events:
@@ -285,7 +344,7 @@ func (p *Provider) stream(w http.ResponseWriter, q *http.Request, r *run, c *con
 			}
 			alive.Reset(aliveEvery)
 		case <-alive.C:
-			if !write(job.Event{Type: job.EventAlive}) {
+			if !write([]byte(`{"type":"alive"}` + "\n")) {
 				return
 			}
 		case <-q.Context().Done():
@@ -301,7 +360,7 @@ func (p *Provider) stream(w http.ResponseWriter, q *http.Request, r *run, c *con
 }
 
 // rest writes what a connection was still sent.
-func (p *Provider) rest(c *conn, write func(job.Event) bool) {
+func (p *Provider) rest(c *conn, write func([]byte) bool) {
 	for {
 		select {
 		case e := <-c.events:
@@ -356,7 +415,7 @@ func (p *Provider) postPay(w http.ResponseWriter, q *http.Request) {
 		p.refused(w, err)
 		return
 	}
-	b, err := body(w, q, pay.MaxMessage)
+	b, err := p.body(w, q, pay.MaxMessage)
 	if err != nil {
 		p.refused(w, err)
 		return
@@ -401,10 +460,21 @@ func (p *Provider) deleteJob(w http.ResponseWriter, q *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// snapshot is what an audit needs of a run.
+// snapshot is what an audit needs of a run; nil: it was demanded too often. It
+// counts as a proof if there is a receipt.
 func (r *run) snapshot(ctx context.Context) (*audit.RunFile, error) {
 	out := make(chan *audit.RunFile, 1)
 	r.give(func() {
+		if r.m.Receipt() != nil {
+			if r.audits >= r.p.o.Audits {
+				out <- nil
+				return
+			}
+			r.audits++
+			if err := r.save(); err != nil {
+				r.p.o.Log.Error("journal", "job", r.id.String(), "error", err)
+			}
+		}
 		f := &audit.RunFile{Receipt: r.m.Receipt(), Request: r.order.Request, Answer: r.m.Tokens(), SeedNonce: r.order.SeedNonce}
 		if r.sealed != nil {
 			f.Outline = r.sealed.outline
@@ -427,7 +497,7 @@ func (p *Provider) postAudit(w http.ResponseWriter, q *http.Request) {
 		p.refused(w, err)
 		return
 	}
-	b, err := body(w, q, 4<<10)
+	b, err := p.body(w, q, 4<<10)
 	if err != nil {
 		p.refused(w, err)
 		return
@@ -437,17 +507,24 @@ func (p *Provider) postAudit(w http.ResponseWriter, q *http.Request) {
 		p.refused(w, refuse(job.BadOrder, "%v", err))
 		return
 	}
-	f, err := r.snapshot(q.Context())
-	if err != nil {
-		p.refused(w, err)
+	if ghost.CommitAudit(call.Nonce) != r.order.Audit {
+		p.refused(w, refuse(job.BadOrder, "The nonce is not the one that the order commits to."))
 		return
 	}
+	if no := p.fits(&r.model.Model, call.Size); no != nil {
+		p.refused(w, no)
+		return
+	}
+	f, err := r.snapshot(q.Context())
 	switch {
+	case err != nil:
+		p.refused(w, err)
+		return
+	case f == nil:
+		p.refused(w, refuse(job.BadOrder, "The job was opened %d times; that is enough.", p.o.Audits))
+		return
 	case f.Receipt == nil:
 		p.refused(w, refuse(job.NotYet, ""))
-		return
-	case ghost.CommitAudit(call.Nonce) != r.order.Audit:
-		p.refused(w, refuse(job.BadOrder, "The nonce is not the one that the order commits to."))
 		return
 	}
 	f.AuditNonce, f.Size = call.Nonce, call.Size
@@ -457,7 +534,7 @@ func (p *Provider) postAudit(w http.ResponseWriter, q *http.Request) {
 }
 
 func (p *Provider) postProve(w http.ResponseWriter, q *http.Request) {
-	b, err := body(w, q, job.MaxOrderBytes)
+	b, err := p.body(w, q, job.MaxOrderBytes)
 	if err != nil {
 		p.refused(w, err)
 		return
@@ -478,20 +555,58 @@ func (p *Provider) postProve(w http.ResponseWriter, q *http.Request) {
 		p.refused(w, refuse(job.TooLong, "It has %d tokens; at most %d.", n, m.Context))
 		return
 	}
+	if no := p.fits(&m.Model, f.Size); no != nil {
+		p.refused(w, no)
+		return
+	}
+	p.mu.Lock()
+	now := p.o.Now()
+	many := p.proves.now(now, proveEvery) >= maxProves
+	if !many {
+		p.proves.add(now)
+	}
+	p.mu.Unlock()
+	if many {
+		p.refused(w, &Refusal{job.Busy, "Proofs of others' answers are made one in a while.", int(proveEvery / time.Second)})
+		return
+	}
 	p.prove(w, q, m, f)
 }
 
-// prove writes a proof. One is made at a time; the others wait while their
+// fits tells why an audit of a size is not served; nil: it is.
+func (p *Provider) fits(m *Model, s audit.Size) *Refusal {
+	if m.Grade != ghost.GhostAudited {
+		return refuse(job.BadOrder, "Answers of this model cannot be audited; their grade is %s.", m.Grade)
+	}
+	if s.Cells > p.o.Cells || s.Full > 4 || s.Tails > 64 {
+		return refuse(job.BadOrder, "At most %d cells, 64 tails and 4 full ones are opened at once.", p.o.Cells)
+	}
+	return nil
+}
+
+// prove writes a proof. One is made at a time; some others wait while their
 // clients do.
 func (p *Provider) prove(w http.ResponseWriter, q *http.Request, m *served, f *audit.RunFile) bool {
-	if m.Grade != ghost.GhostAudited {
-		p.refused(w, refuse(job.BadOrder, "Answers of this model cannot be audited; their grade is %s.", m.Grade))
+	p.mu.Lock()
+	many := p.proving >= maxProving
+	if !many {
+		p.proving++
+	}
+	p.mu.Unlock()
+	if many {
+		p.refused(w, &Refusal{job.Busy, "Many proofs wait to be made.", 5})
 		return false
 	}
-	if f.Size.Cells > p.o.Cells || f.Size.Full > 4 || f.Size.Tails > 64 {
-		p.refused(w, refuse(job.BadOrder, "At most %d cells, 64 tails and 4 full ones are opened at once.", p.o.Cells))
+	defer func() {
+		p.mu.Lock()
+		p.proving--
+		p.mu.Unlock()
+	}()
+	if !p.enter() {
+		p.refused(w, refuse(job.Draining, ""))
 		return false
 	}
+	defer p.work.Done()
 	select {
 	case p.proofs <- struct{}{}:
 	case <-q.Context().Done():
@@ -514,6 +629,9 @@ func (p *Provider) prove(w http.ResponseWriter, q *http.Request, m *served, f *a
 	p.o.Watch(Happening{Model: m.ID, Name: m.Name, Took: p.o.Now().Sub(begin)})
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(proof)))
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(10 * writeLimit))
+	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	_, err = io.Copy(w, bytes.NewReader(proof))
 	return err == nil
 }
@@ -534,7 +652,7 @@ func (p *Provider) postCredit(w http.ResponseWriter, q *http.Request) {
 		p.refused(w, refuse(job.BadOrder, "The header Geist-Peer must be a key in hexadecimal digits."))
 		return
 	}
-	b, err := body(w, q, pay.MaxMessage)
+	b, err := p.body(w, q, pay.MaxMessage)
 	if err != nil {
 		p.refused(w, err)
 		return

@@ -10,7 +10,6 @@ package provider
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -27,10 +26,16 @@ import (
 // Stream is an answer under way. It is for one goroutine.
 type Stream interface {
 	// Next waits for the next token; false: the answer has ended.
-	Next() (int32, bool)
+	Next() (Token, bool)
 	// End tells, after Next gave false, why. The error is a *Refusal if it has a
 	// code of its own.
 	End() (ghost.Finish, error)
+}
+
+// Token is one that was computed.
+type Token struct {
+	ID   int32
+	Prob *job.TokenProb // if the order wants it and the worker knows it
 }
 
 // Worker computes the answers of one model. Its methods may be called concurrently.
@@ -109,8 +114,11 @@ type Options struct {
 	Queue     int // orders that wait for a place; 0: 64
 	PerClient int // of one client, waiting and running; 0: 8
 	Cells     int // the most that one audit draws; 0: 128
+	Audits    int // proofs of one job; 0: 8
 	// FreeReads is how many prompts of resumed jobs a client has read without charge
-	// beyond one for every four jobs it has paid; 0: 4.
+	// beyond one for every four jobs it has paid; 0: 4. Four times as many
+	// may be left before a token of the answer came. One of either is forgiven every five
+	// minutes. Clients that have paid nothing yet have sixteen times as many together.
 	FreeReads int
 	// Keep is how long answers can be audited; 0: a day.
 	Keep time.Duration
@@ -139,26 +147,61 @@ type Provider struct {
 	ctx    context.Context // of everything that runs
 	cancel context.CancelFunc
 
-	mu       sync.Mutex
-	models   map[ghost.ID]*served
-	asks     map[ghost.Digest]Ask
-	runs     map[job.ID]*run // live, and ended ones that linger
-	clients  map[ghost.Key]*client
-	vectors  map[job.ID]*vectorJob
-	waiting  int
-	draining bool
-	live     sync.WaitGroup // runs that have not ended
-	totals   Totals
-	proofs   chan struct{} // a place for one proof at a time
+	work   sync.WaitGroup // goroutines, and requests that use a worker; enter counts
+	proofs chan struct{}  // a place for one proof at a time
+	bodies chan struct{}  // places for requests whose bodies are read
+	huge   chan struct{}  // and of these, for long bodies
+
+	mu      sync.Mutex
+	models  map[ghost.ID]*served
+	asks    map[ghost.Digest]Ask
+	runs    map[job.ID]*run // live, and ended ones that linger
+	clients map[ghost.Key]*client
+	free    quota // prompts read without charge for clients that have paid nothing
+	proves  quota // proofs for anybody
+	vectors map[job.ID]*vectorJob
+	waiting int
+	proving int           // proofs that are made or wait
+	running int           // runs that have not ended
+	idle    chan struct{} // closed when draining and running is 0; nil: not draining
+	closed  bool
+	totals  Totals
+	pruned  time.Time
 }
 
 // client is what is remembered of a key while the process runs.
 type client struct {
-	active int // runs that have not ended
-	paid   int // jobs
-	free   int // prompts read without charge
-	seen   time.Time
+	active int   // runs that have not ended
+	paid   int   // jobs
+	free   quota // prompts read without charge
 }
+
+// quota counts what is given away, and forgives one after the other with time.
+type quota struct {
+	used int
+	at   time.Time
+}
+
+// now is how much is used at t, if one is forgiven after each while.
+func (q *quota) now(t time.Time, each time.Duration) int {
+	if n := int(t.Sub(q.at) / each); q.used > 0 && n > 0 {
+		q.used, q.at = max(0, q.used-n), q.at.Add(time.Duration(n)*each)
+	}
+	return q.used
+}
+
+func (q *quota) add(t time.Time) {
+	if q.used == 0 {
+		q.at = t
+	}
+	q.used++
+}
+
+const (
+	forgive    = 5 * time.Minute // one prompt that was read without charge
+	maxClients = 10000
+	pruneEvery = time.Hour
+)
 
 // Totals are sums since the start.
 type Totals struct {
@@ -191,6 +234,7 @@ func New(o Options) (*Provider, error) {
 	def(&o.PerClient, 8)
 	def(&o.Cells, 128)
 	def(&o.FreeReads, 4)
+	def(&o.Audits, 8)
 	if o.Keep == 0 {
 		o.Keep = 24 * time.Hour
 	}
@@ -198,7 +242,8 @@ func New(o Options) (*Provider, error) {
 		o.Watch = func(Happening) {}
 	}
 	p := &Provider{o: o, self: self, models: map[ghost.ID]*served{}, asks: map[ghost.Digest]Ask{},
-		runs: map[job.ID]*run{}, clients: map[ghost.Key]*client{}, vectors: map[job.ID]*vectorJob{}, proofs: make(chan struct{}, 1)}
+		runs: map[job.ID]*run{}, clients: map[ghost.Key]*client{}, vectors: map[job.ID]*vectorJob{}, proofs: make(chan struct{}, 1),
+		bodies: make(chan struct{}, maxBodies), huge: make(chan struct{}, maxHuge), pruned: o.Now()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p, nil
 }
@@ -290,10 +335,9 @@ func (p *Provider) Totals() Totals {
 // ctx does.
 func (p *Provider) Drain(ctx context.Context) error {
 	p.mu.Lock()
-	p.draining = true
+	p.drain()
+	done := p.idle
 	p.mu.Unlock()
-	done := make(chan struct{})
-	go func() { p.live.Wait(); close(done) }()
 	select {
 	case <-done:
 		return nil
@@ -302,23 +346,58 @@ func (p *Provider) Drain(ctx context.Context) error {
 	}
 }
 
-// Close ends everything at once. What has not ended goes on after the next Start.
+// drain takes no more orders. p.mu is held.
+func (p *Provider) drain() {
+	if p.idle == nil {
+		p.idle = make(chan struct{})
+		if p.running == 0 {
+			close(p.idle)
+		}
+	}
+}
+
+// rested counts a run that has ended. p.mu is held.
+func (p *Provider) rested() {
+	if p.running--; p.running == 0 && p.idle != nil {
+		select {
+		case <-p.idle: // a job of the journal was looked at after the drain
+		default:
+			close(p.idle)
+		}
+	}
+}
+
+// Close ends everything at once, and returns when no worker is used any more.
+// What has not ended goes on after the next Start.
 func (p *Provider) Close() error {
 	p.mu.Lock()
-	p.draining = true
+	p.drain()
+	p.closed = true
 	p.mu.Unlock()
 	p.cancel()
-	p.live.Wait()
+	p.work.Wait()
 	return nil
+}
+
+// enter lets something use workers, unless the provider is closed; work.Done
+// ends it.
+func (p *Provider) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.work.Add(1)
+	return true
 }
 
 // clientOf is what is known of a key. p.mu is held.
 func (p *Provider) clientOf(k ghost.Key) *client {
 	c := p.clients[k]
 	if c == nil {
-		if len(p.clients) >= 10000 { // keys are free: forget the idle ones
+		if len(p.clients) >= maxClients { // keys are free: forget the idle ones
 			for k, c := range p.clients {
-				if c.active == 0 && c.paid == 0 {
+				if c.active == 0 {
 					delete(p.clients, k)
 				}
 			}
@@ -326,12 +405,31 @@ func (p *Provider) clientOf(k ghost.Key) *client {
 		c = &client{}
 		p.clients[k] = c
 	}
-	c.seen = p.o.Now()
 	return c
 }
 
+// roomy is a rail that knows beforehand what it would refuse to hold for a peer.
+type roomy interface {
+	Room(peer ghost.Key) pay.MilliSat
+}
+
+// bears tells whether a client may have the first tokens of an order. It asks the
+// rail, which may wait for a disk.
+func (p *Provider) bears(o *job.Order) bool {
+	opening, err := o.Terms().Opening(o.ID(), o.Client)
+	if err != nil {
+		return true // admit says what is wrong
+	}
+	for _, r := range p.o.Rails {
+		if x, ok := r.(roomy); ok && r.Name() == o.Rail && x.Room(o.Client) < opening.First {
+			return false
+		}
+	}
+	return true
+}
+
 // admit looks whether an order may become a job. p.mu is held.
-func (p *Provider) admit(o *job.Order) (*served, pay.Rail, *Refusal) {
+func (p *Provider) admit(o *job.Order, bears bool) (*served, pay.Rail, *Refusal) {
 	now := p.o.Now()
 	if o.Provider != p.self {
 		return nil, nil, refuse(job.BadOrder, "It is for another provider.")
@@ -339,7 +437,7 @@ func (p *Provider) admit(o *job.Order) (*served, pay.Rail, *Refusal) {
 	if d := now.Unix() - o.CreatedAt; d > job.MaxSkew || d < -job.MaxSkew {
 		return nil, nil, refuse(job.TooOld, "")
 	}
-	if p.draining {
+	if p.idle != nil {
 		return nil, nil, refuse(job.Draining, "")
 	}
 	m := p.models[o.Model]
@@ -367,10 +465,24 @@ func (p *Provider) admit(o *job.Order) (*served, pay.Rail, *Refusal) {
 	if m.free == 0 && p.waiting >= p.o.Queue {
 		return nil, nil, &Refusal{job.Busy, fmt.Sprintf("%d requests wait.", p.waiting), 2}
 	}
-	if len(o.Resume) > 0 && c.free >= p.o.FreeReads+c.paid/4 {
-		return nil, nil, refuse(job.ResumeQuota, "")
+	most := p.o.FreeReads + c.paid/4
+	if len(o.Resume) == 0 {
+		most *= 4
+	}
+	if c.free.now(now, forgive) >= most || c.paid == 0 && p.free.now(now, forgive) >= 16*p.o.FreeReads {
+		return nil, nil, &Refusal{job.ResumeQuota, "", int(forgive / time.Second)}
+	}
+	if !bears {
+		return nil, nil, refuse(job.NoCredit, "")
 	}
 	return m, p.o.Rails[i], nil
 }
 
-var errGone = errors.New("the provider is closed")
+// gift counts a prompt that is read without charge. p.mu is held.
+func (p *Provider) gift(c *client) {
+	now := p.o.Now()
+	c.free.add(now)
+	if c.paid == 0 {
+		p.free.add(now)
+	}
+}

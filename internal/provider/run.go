@@ -27,9 +27,12 @@ type run struct {
 	model *served
 	rail  pay.Rail
 
-	inbox chan any      // of loop: job.ProviderInput, joining, *conn, or func()
+	ready chan struct{} // closed when payee is there, or err says why there is none
+	err   error
+	inbox chan any      // of loop: job.ProviderInput, computed, joining, *conn, or func()
 	seat  chan struct{} // there is a place; one message at most
 	done  chan struct{}
+	again bool // it was taken up from the journal
 
 	seated bool // Provider.mu
 
@@ -37,7 +40,10 @@ type run struct {
 	payee   pay.Payee
 	conn    *conn
 	text    Text
-	texts   []string // of each token that the machine has
+	texts   []string         // of each token that the machine has
+	tail    *string          // bytes at the end of the answer that make no whole character
+	probs   []*job.TokenProb // of tokens that this process computed, if they are wanted
+	audits  int              // proofs that were demanded
 	stream  Stream
 	stop    context.CancelFunc // of the stream
 	until   chan int           // how far the engine may go
@@ -55,6 +61,12 @@ type joining struct {
 	from int
 }
 
+// computed is a token of the engine.
+type computed struct {
+	n int
+	t Token
+}
+
 // sealed is what Worker.Seal gave for the signed answer.
 type sealed struct {
 	outline *ghost.Outline
@@ -62,16 +74,18 @@ type sealed struct {
 
 // conn is one HTTP response. The run writes to events until it closes gone.
 type conn struct {
-	events chan job.Event
+	events chan []byte   // lines
 	gone   chan struct{} // closed by the run: nothing more comes
 }
 
 // record is what the journal keeps of a job.
 type record struct {
-	Order json.RawMessage `json:"order"`
-	State json.RawMessage `json:"state"`
-	Final bool            `json:"final"`
-	At    int64           `json:"at"` // when it was written, Unix seconds
+	Order  json.RawMessage `json:"order,omitempty"` // absent: it ended with Code before a token, and only the id counts
+	State  json.RawMessage `json:"state,omitempty"`
+	Final  bool            `json:"final"`
+	Code   job.Code        `json:"code,omitempty"`
+	Audits int             `json:"audits,omitempty"`
+	At     int64           `json:"at"` // when it was written, Unix seconds
 }
 
 const recordPrefix = "job/take/"
@@ -88,36 +102,58 @@ func (r *run) give(x any) {
 
 func (r *run) now() job.Time { return job.Time(r.p.o.Now().UnixMilli()) }
 
-// start opens the session and begins to loop. first is the first input, or nil.
-func (p *Provider) start(r *run, m job.Provider, first job.ProviderInput) error {
+// add makes a run of an order and counts it. p.mu is held; start must follow
+// without it.
+func (p *Provider) add(o *job.Order, m job.Provider, model *served, rail pay.Rail) *run {
+	r := &run{p: p, order: o, id: o.ID(), model: model, rail: rail, m: m, begun: p.o.Now(), ready: make(chan struct{}), inbox: make(chan any, 64), seat: make(chan struct{}, 1), done: make(chan struct{}), until: make(chan int, 1)}
+	p.runs[r.id] = r
+	p.work.Add(1)
+	if r.final = m.Phase().Final(); r.final {
+		r.counted = true // when it ended
+		return r
+	}
+	p.running++
+	p.clientOf(o.Client).active++
+	return r
+}
+
+// start opens the session of a run and lets it loop. It waits for disks.
+func (p *Provider) start(r *run) error {
+	defer close(r.ready)
 	opening, err := r.order.Terms().Opening(r.id, r.order.Client)
+	if err == nil {
+		r.payee, err = r.rail.Take(p.ctx, opening)
+	}
 	if err != nil {
+		r.err = err
+		p.mu.Lock()
+		delete(p.runs, r.id)
+		if !r.counted {
+			p.rested()
+			p.clientOf(r.order.Client).active--
+		}
+		p.mu.Unlock()
+		close(r.done)
+		p.work.Done()
 		return err
 	}
-	if r.payee, err = r.rail.Take(p.ctx, opening); err != nil {
-		return err
+	r.text = r.model.Worker.Text()
+	if !r.final {
+		p.mu.Lock()
+		p.seat(r)
+		p.mu.Unlock()
 	}
-	r.m, r.begun, r.text = m, p.o.Now(), r.model.Worker.Text()
-	r.final = m.Phase().Final()
-	p.live.Add(1)
-	go r.loop(first)
+	go r.loop()
 	return nil
 }
 
-func newRun(p *Provider, o *job.Order, m *served, rail pay.Rail) *run {
-	return &run{p: p, order: o, id: o.ID(), model: m, rail: rail, inbox: make(chan any, 64), seat: make(chan struct{}, 1), done: make(chan struct{}), until: make(chan int, 1)}
-}
-
-func (r *run) loop(first job.ProviderInput) {
+func (r *run) loop() {
+	defer r.p.work.Done()
 	defer r.over()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	if first != nil {
-		if re, ok := first.(job.ProviderRestarted); ok {
-			re.Paid = r.payee.Paid()
-			first = re
-		}
-		r.step(first)
+	if r.again {
+		r.step(job.ProviderRestarted{Paid: r.payee.Paid()})
 	}
 	var end <-chan time.Time
 	for {
@@ -142,6 +178,15 @@ func (r *run) loop(first job.ProviderInput) {
 				}
 			case func():
 				x()
+			case computed:
+				if r.order.LogProbs != nil && x.t.Prob != nil {
+					r.probs = append(r.probs, make([]*job.TokenProb, max(0, x.n+1-len(r.probs)))...)
+					r.probs[x.n] = x.t.Prob
+				}
+				if r.firstAt.IsZero() {
+					r.firstAt = r.p.o.Now()
+				}
+				r.step(job.Computed{N: x.n, Tokens: []int32{x.t.ID}})
 			case job.ProviderInput:
 				r.step(x)
 			}
@@ -151,11 +196,15 @@ func (r *run) loop(first job.ProviderInput) {
 				break
 			}
 			r.seatAt = r.p.o.Now()
-			r.step(job.Admitted{})
-		case <-tick.C:
-			if !r.final {
-				r.step(job.Tick{})
+			if !r.again {
+				r.step(job.Admitted{})
 			}
+		case <-tick.C:
+			if r.final {
+				tick.Stop()
+				break
+			}
+			r.step(job.Tick{})
 		case <-end:
 			return
 		case <-r.p.ctx.Done():
@@ -169,8 +218,8 @@ func (r *run) over() {
 	close(r.done)
 	r.drop()
 	r.halt()
-	r.p.leave(r)
 	r.p.ended(r)
+	r.p.leave(r)
 	r.p.mu.Lock()
 	delete(r.p.runs, r.id)
 	r.p.mu.Unlock()
@@ -198,13 +247,27 @@ func (p *Provider) ended(r *run) {
 	case job.PhaseFailed:
 		t.Failed++
 	}
+	if r.m.Sent() == 0 && r.stream != nil && len(r.order.Resume) == 0 && r.m.Phase().Final() {
+		switch r.m.Code() {
+		case job.Cancelled, job.ClientGone, job.Unpaid:
+			p.gift(c)
+		}
+	}
+	p.rested()
 	if r.m.Phase() != job.PhaseRefused {
 		t.AnswerTokens += int64(fresh)
 		t.PromptTokens += int64(r.order.Terms().Prompt)
 	}
 	t.Earned += r.m.Paid()
-	p.mu.Unlock()
 	now := p.o.Now()
+	prune := now.Sub(p.pruned) >= pruneEvery && !p.closed
+	if prune {
+		p.pruned = now
+	}
+	p.mu.Unlock()
+	if prune {
+		p.work.Go(p.prune)
+	}
 	h := Happening{Model: r.model.ID, Name: r.model.Name, Code: r.m.Code(), Phase: r.m.Phase(), Tokens: fresh, Prompt: len(r.order.Request.Prompt), Paid: r.m.Paid(), Took: now.Sub(r.begun)}
 	if !r.seatAt.IsZero() {
 		h.Wait = r.seatAt.Sub(r.begun)
@@ -215,7 +278,6 @@ func (p *Provider) ended(r *run) {
 	p.o.Watch(h)
 	p.o.Log.Info("job ended", "job", r.id.String(), "client", r.order.Client.String(), "model", r.model.Name, "phase", string(h.Phase), "code", string(h.Code),
 		"prompt", h.Prompt, "tokens", fresh, "paid_msat", int64(h.Paid), "took", h.Took.Round(time.Millisecond))
-	p.live.Done()
 }
 
 // step feeds the machine and does what it wants.
@@ -271,7 +333,8 @@ func (r *run) act(a job.ProviderAction) job.ProviderInput {
 		r.halt()
 		r.p.leave(r)
 	case job.SignReceipt:
-		go r.sign(a, r.stream)
+		s := r.stream
+		r.p.work.Go(func() { r.sign(a, s) })
 	case job.SettleSession:
 		if err := r.payee.Close(ctx, a.Due, a.Owed); err != nil {
 			r.p.o.Log.Error("close a payment session", "job", r.id.String(), "error", err)
@@ -285,11 +348,15 @@ func (r *run) act(a job.ProviderAction) job.ProviderInput {
 }
 
 func (r *run) save() error {
-	order, err := r.order.Encode()
-	if err != nil {
-		return err
+	rec := record{Final: r.m.Phase().Final(), Code: r.m.Code(), Audits: r.audits, At: r.p.o.Now().Unix()}
+	if !rec.Final || r.m.Sent() > len(r.order.Resume) || r.m.Receipt() != nil {
+		var err error
+		if rec.Order, err = r.order.Encode(); err != nil {
+			return err
+		}
+		rec.State = r.m.Encode()
 	}
-	b, err := json.Marshal(record{order, r.m.Encode(), r.m.Phase().Final(), r.p.o.Now().Unix()})
+	b, err := json.Marshal(rec)
 	if err != nil {
 		return err
 	}
@@ -303,21 +370,52 @@ func (r *run) emit(e job.Event) {
 		return
 	}
 	if e.Type == job.EventChunk {
-		e.Text = strings.Join(r.texts[e.N:e.N+len(e.Tokens)], "")
-		if e.Finish != "" { // bytes of a character that never became whole
-			whole := r.model.Worker.Text()
-			for _, id := range r.m.Tokens() {
-				whole.Add(id)
-			}
-			e.Text += whole.Flush()
+		to := e.N + len(e.Tokens)
+		e.Text = strings.Join(r.texts[e.N:to], "")
+		if e.Finish != "" {
+			e.Text += r.flush()
+		}
+		e.Probs = nil
+		if len(r.probs) > e.N {
+			e.Probs = make([]*job.TokenProb, len(e.Tokens))
+			copy(e.Probs, r.probs[e.N:min(to, len(r.probs))])
 		}
 	}
+	line, err := e.Encode()
+	if n := len(e.Tokens); err != nil && n > 1 { // it is too long for a line: two are not
+		first := e
+		first.Tokens, first.Finish = e.Tokens[:n/2], ""
+		e.N, e.Tokens = e.N+n/2, e.Tokens[n/2:]
+		if first.Due, err = r.order.Terms().Due(e.N); err == nil {
+			r.emit(first)
+			r.emit(e)
+		}
+		return
+	}
+	if err != nil {
+		r.p.o.Log.Error("encode an event", "job", r.id.String(), "error", err)
+		return
+	}
 	select {
-	case r.conn.events <- e:
+	case r.conn.events <- line:
 	default:
 		r.drop()
-		go r.give(job.Left{})
+		r.p.work.Go(func() { r.give(job.Left{}) })
 	}
+}
+
+// flush is what is left of the answer's text at its end: bytes of a character that
+// never became whole.
+func (r *run) flush() string {
+	if r.tail == nil {
+		whole := r.model.Worker.Text() // an answer that was cut has fewer tokens than r.text
+		for _, id := range r.m.Tokens() {
+			whole.Add(id)
+		}
+		s := whole.Flush()
+		r.tail = &s
+	}
+	return *r.tail
 }
 
 // drop ends the connection after what it has been sent.
@@ -338,7 +436,7 @@ func (r *run) compute(from, until int) job.ProviderInput {
 			return broken(err)
 		}
 		r.stream, r.stop = s, stop
-		go r.pull(s, from, r.until)
+		r.p.work.Go(func() { r.pull(ctx, s, from, r.until) })
 	}
 	select { // the latest bound counts
 	case <-r.until:
@@ -357,24 +455,22 @@ func broken(err error) job.Broken {
 }
 
 // pull reads tokens from the engine as far as bounds allow. It is a goroutine of its own,
-// which ends with the stream.
-func (r *run) pull(s Stream, at int, bounds <-chan int) {
+// which ends with ctx, the stream's.
+func (r *run) pull(ctx context.Context, s Stream, at int, bounds <-chan int) {
 	bound := at
 	for {
 		for at >= bound {
 			select {
 			case bound = <-bounds:
-			case <-r.done:
-				return
-			case <-r.p.ctx.Done():
+			case <-ctx.Done():
 				return
 			}
 		}
-		id, ok := s.Next()
+		t, ok := s.Next()
 		if !ok {
 			break
 		}
-		r.give(job.Computed{N: at, Tokens: []int32{id}})
+		r.give(computed{at, t})
 		at++
 		select {
 		case bound = <-bounds:

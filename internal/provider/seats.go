@@ -20,7 +20,7 @@ type served struct {
 // seat gives r a place now, or lets it wait. p.mu is held.
 func (p *Provider) seat(r *run) {
 	m := r.model
-	if m.free > 0 {
+	if m.free > 0 || r.again { // what a crash interrupted goes on beside the others
 		m.free--
 		r.seated = true
 		r.seat <- struct{}{}
@@ -55,10 +55,11 @@ func (p *Provider) leave(r *run) {
 		return
 	}
 	r.seated = false
-	if len(m.turns) == 0 {
-		m.free++
+	m.free++
+	if len(m.turns) == 0 || m.free <= 0 {
 		return
 	}
+	m.free--
 	k := m.turns[0]
 	m.turns = m.turns[1:]
 	next := m.queues[k][0]

@@ -174,16 +174,13 @@ func (x *Upstream) Begin(ctx context.Context, o *job.Order, tokens []int32) (Str
 	if err != nil {
 		return nil, err
 	}
-	w, err := x.do(ctx, "POST", path, body)
-	if err != nil {
-		return nil, refuse(job.EngineFailed, "%v", err)
-	}
-	return &upstreamStream{ctx: ctx, body: w.Body, lines: bufio.NewReaderSize(w.Body, 64<<10), most: o.Request.MaxTokens}, nil
+	return &upstreamStream{ctx: ctx, most: o.Request.MaxTokens, open: func() (*http.Response, error) { return x.do(ctx, "POST", path, body) }}, nil
 }
 
 // upstreamStream reads server-sent events.
 type upstreamStream struct {
 	ctx    context.Context
+	open   func() (*http.Response, error) // nil: it is open
 	body   io.ReadCloser
 	lines  *bufio.Reader
 	ids    []int32
@@ -217,7 +214,15 @@ type upstreamChunk struct {
 }
 
 // Next implements Stream.
-func (s *upstreamStream) Next() (int32, bool) {
+func (s *upstreamStream) Next() (Token, bool) {
+	if s.open != nil {
+		w, err := s.open()
+		if s.open = nil; err != nil {
+			s.ended, s.err = true, refuse(job.EngineFailed, "%v", err)
+			return Token{}, false
+		}
+		s.body, s.lines = w.Body, bufio.NewReaderSize(w.Body, 64<<10)
+	}
 	for len(s.ids) == 0 && !s.ended {
 		s.read()
 	}
@@ -225,13 +230,15 @@ func (s *upstreamStream) Next() (int32, bool) {
 		if s.count >= s.most && s.err == nil {
 			s.finish = ghost.FinishLength
 		}
-		s.body.Close()
-		return 0, false
+		if s.body != nil {
+			s.body.Close()
+		}
+		return Token{}, false
 	}
 	id := s.ids[0]
 	s.ids = s.ids[1:]
 	s.count++
-	return id, true
+	return Token{ID: id}, true
 }
 
 // read takes one line.

@@ -19,7 +19,7 @@ type vectorJob struct {
 
 // postVectors computes the vectors of texts (docs/spec/job.md §7).
 func (p *Provider) postVectors(w http.ResponseWriter, q *http.Request) {
-	b, err := body(w, q, job.MaxOrderBytes)
+	b, err := p.body(w, q, job.MaxOrderBytes)
 	if err != nil {
 		p.refused(w, err)
 		return
@@ -34,6 +34,7 @@ func (p *Provider) postVectors(w http.ResponseWriter, q *http.Request) {
 		p.refused(w, no)
 		return
 	}
+	defer p.work.Done()
 	defer p.vectorEnded(o.Client)
 	due, err := o.Due()
 	if err != nil {
@@ -111,7 +112,7 @@ func (p *Provider) admitVectors(o *job.VectorOrder) (*served, pay.Rail, *Refusal
 		return nil, nil, refuse(job.BadOrder, "It is for another provider.")
 	case d > job.MaxSkew || d < -job.MaxSkew:
 		return nil, nil, refuse(job.TooOld, "")
-	case p.draining:
+	case p.idle != nil:
 		return nil, nil, refuse(job.Draining, "")
 	case m == nil || m.gone || m.Grade == ghost.Reputation:
 		return nil, nil, refuse(job.UnknownModel, "")
@@ -131,6 +132,7 @@ func (p *Provider) admitVectors(o *job.VectorOrder) (*served, pay.Rail, *Refusal
 		return nil, nil, &Refusal{job.Busy, "", 1}
 	}
 	c.active++
+	p.work.Add(1)
 	return m, p.o.Rails[i], nil
 }
 
