@@ -29,6 +29,9 @@ func (n *Node) api() http.Handler {
 	mux.HandleFunc("GET /geist/v1/serve", n.getServe)
 	mux.HandleFunc("POST /geist/v1/serve", n.postServe)
 	mux.HandleFunc("DELETE /geist/v1/serve/{id}", n.deleteServe)
+	if n.parts.Page != nil {
+		mux.Handle("GET /geist/page/", n.parts.Page)
+	}
 	mux.HandleFunc("/geist/", func(w http.ResponseWriter, q *http.Request) {
 		fail(w, http.StatusNotFound, "nothing is at "+q.URL.Path)
 	})
