@@ -53,7 +53,8 @@ func (c *codec) fail(format string, a ...any) {
 	}
 }
 
-// bytes writes s, or reads that many bytes into it.
+// bytes writes s, or reads that many bytes into it. Neither this nor what follows
+// changes what it writes: many may write the same thing at once.
 func (c *codec) bytes(s []byte) {
 	if !c.reading {
 		c.b = append(c.b, s...)
@@ -72,21 +73,27 @@ func (c *codec) bytes(s []byte) {
 func (c *codec) u8(v *uint8) {
 	b := [1]byte{*v}
 	c.bytes(b[:])
-	*v = b[0]
+	if c.reading {
+		*v = b[0]
+	}
 }
 
 func (c *codec) u32(v *uint32) {
 	var b [4]byte
 	binary.LittleEndian.PutUint32(b[:], *v)
 	c.bytes(b[:])
-	*v = binary.LittleEndian.Uint32(b[:])
+	if c.reading {
+		*v = binary.LittleEndian.Uint32(b[:])
+	}
 }
 
 func (c *codec) u64(v *uint64) {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], *v)
 	c.bytes(b[:])
-	*v = binary.LittleEndian.Uint64(b[:])
+	if c.reading {
+		*v = binary.LittleEndian.Uint64(b[:])
+	}
 }
 
 // int is a u32 below 2³¹. A writer has checked the range.
@@ -97,7 +104,9 @@ func (c *codec) int(v *int) {
 		c.fail("the number %d is too large", u)
 		u = 0
 	}
-	*v = int(u)
+	if c.reading {
+		*v = int(u)
+	}
 }
 
 // count is an int whose things take at least size bytes each.
@@ -106,7 +115,7 @@ func (c *codec) count(v *int, size int) {
 	if c.reading && c.err == nil && *v > (len(c.b)-c.at)/size {
 		c.fail("%d things of %d bytes or more do not fit into the %d bytes that follow", *v, size, len(c.b)-c.at)
 	}
-	if c.err != nil {
+	if c.reading && c.err != nil {
 		*v = 0
 	}
 }
@@ -120,19 +129,25 @@ func (c *codec) flag(v *bool) {
 	if u > 1 {
 		c.fail("a flag is %d", u)
 	}
-	*v = u == 1
+	if c.reading {
+		*v = u == 1
+	}
 }
 
 func (c *codec) f32(v *float32) {
 	u := math.Float32bits(*v)
 	c.u32(&u)
-	*v = math.Float32frombits(u)
+	if c.reading {
+		*v = math.Float32frombits(u)
+	}
 }
 
 func (c *codec) f64(v *float64) {
 	u := math.Float64bits(*v)
 	c.u64(&u)
-	*v = math.Float64frombits(u)
+	if c.reading {
+		*v = math.Float64frombits(u)
+	}
 }
 
 // floats is n values without their number. It makes room only for what is there.
@@ -165,7 +180,9 @@ func (c *codec) ids(v *[]int32) {
 	for i := range *v {
 		u := uint32((*v)[i])
 		c.u32(&u)
-		(*v)[i] = int32(u)
+		if c.reading {
+			(*v)[i] = int32(u)
+		}
 	}
 }
 
@@ -180,7 +197,9 @@ func (c *codec) str(s *string, most int) {
 	b := make([]byte, n)
 	copy(b, *s)
 	c.bytes(b)
-	*s = string(b)
+	if c.reading {
+		*s = string(b)
+	}
 }
 
 // magic is bytes that are always the same.
