@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/gguf"
@@ -126,7 +127,7 @@ func TestAnswer(t *testing.T) {
 	for _, servers := range [][]string{{honest, liar}, {liar, honest}} {
 		var mu sync.Mutex
 		var named []string
-		c := client(t, g, Options{Servers: servers, Nodes: 128, Cache: 1, Dropped: func(s string, err error) {
+		c := client(t, g, Options{Servers: servers, Nodes: 128, Cache: 1, Slow: time.Hour, Dropped: func(s string, err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			named = append(named, s)

@@ -28,6 +28,7 @@ type Options struct {
 	Cache   int64         // bytes of rows that are kept; 0: 64 MiB
 	Nodes   int           // most hashes of each table's tree that are kept; 0: 2¹⁶
 	Timeout time.Duration // of one request; 0: 20 s
+	Slow    time.Duration // margin by which a server is slow; 0: 100 ms
 	// Context ends the fetches of Rows; nil: nothing does.
 	Context context.Context
 	// Dropped is called once for each server that gave a wrong row, from the
@@ -89,6 +90,9 @@ func NewClient(m *ghost.Model, opt Options) (*Client, error) {
 	}
 	if opt.Timeout == 0 {
 		opt.Timeout = 20 * time.Second
+	}
+	if opt.Slow == 0 {
+		opt.Slow = 100 * time.Millisecond
 	}
 	if opt.Context == nil {
 		opt.Context = context.Background()
@@ -426,14 +430,40 @@ func (c *Client) ask(ctx context.Context, method, path string, body []byte, size
 	if last == nil {
 		last = errors.New("all of them gave wrong rows earlier")
 	}
-	return fmt.Errorf("no server of %d has the rows: %w", len(c.servers), last)
+	return &ServersError{Servers: c.Servers(), Last: last}
 }
 
+// A ServersError says that no server gave right rows. Others are needed.
+type ServersError struct {
+	Servers []ServerState
+	Last    error
+}
+
+func (e *ServersError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "no server of %d gives the rows", len(e.Servers))
+	for i, s := range e.Servers {
+		b.WriteString([]string{": ", "; "}[min(i, 1)])
+		switch {
+		case s.Dropped != nil:
+			fmt.Fprintf(&b, "%s gave wrong ones (%v)", s.URL, s.Dropped)
+		case s.Failed != nil:
+			b.WriteString(s.Failed.Error())
+		default:
+			b.WriteString(s.URL)
+		}
+	}
+	return b.String()
+}
+
+// Unwrap is the last error of a server.
+func (e *ServersError) Unwrap() error { return e.Last }
+
 // A server is slow if it takes several times as long as the fastest, by a margin
-// that a reader would feel.
+// of Options.Slow. At times it is asked all the same: it may have become faster.
 const (
-	slowTimes  = 4
-	slowMargin = 100 * time.Millisecond
+	slowTimes = 4
+	slowTurn  = 16 // of so many requests one goes to whose turn it is
 )
 
 // timed takes the time of an answer into account.
@@ -450,6 +480,8 @@ func (s *server) timed(d time.Duration) {
 // slow ones after the others; equal ones take turns.
 func (c *Client) inOrder() []*server {
 	n := int(c.next.Add(1))
+	look := n%slowTurn != 0
+	n += n / slowTurn // so that the turns of slow servers go round, too
 	s := make([]*server, len(c.servers))
 	best := int64(0)
 	for i := range s {
@@ -461,7 +493,7 @@ func (c *Client) inOrder() []*server {
 	rank := make(map[*server]int, len(s))
 	for _, x := range s {
 		rank[x] = 2 * int(x.fails.Load())
-		if x.took.Load() > slowTimes*best+int64(slowMargin) {
+		if look && x.took.Load() > slowTimes*best+int64(c.opt.Slow) {
 			rank[x]++
 		}
 	}

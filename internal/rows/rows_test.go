@@ -210,7 +210,7 @@ func TestLiar(t *testing.T) {
 	liar, asked := serve(t, lying(tables, 50))
 	var mu sync.Mutex
 	var named []string
-	c := client(t, m, Options{Servers: []string{honest, liar}, Nodes: 64, Dropped: func(s string, err error) {
+	c := client(t, m, Options{Servers: []string{honest, liar}, Nodes: 64, Slow: time.Hour, Dropped: func(s string, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		named = append(named, s)

@@ -75,14 +75,23 @@ func TestInOrder(t *testing.T) {
 		}
 	}
 	c.servers[2].fails.Store(1)
-	for range 8 {
+	slowFirst := 0
+	for range 8 * slowTurn {
 		var got []string
 		for _, s := range c.inOrder() {
 			got = append(got, s.url)
 		}
-		if !slices.Equal(got[2:], []string{"http://slow", "http://failing"}) {
+		if got[3] != "http://failing" {
 			t.Fatalf("in order of %v", got)
 		}
+		if got[0] == "http://slow" {
+			slowFirst++
+		} else if c.next.Load()%slowTurn != 0 && got[2] != "http://slow" {
+			t.Fatalf("in order of %v", got)
+		}
+	}
+	if slowFirst < 1 || slowFirst > 8 {
+		t.Errorf("the slow one came first %d times of %d", slowFirst, 8*slowTurn)
 	}
 	for range 40 {
 		c.servers[1].timed(20 * time.Millisecond)
@@ -99,7 +108,7 @@ func TestServers(t *testing.T) {
 	liar, _ := serve(t, lying(tables, 1))
 	down := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "down", http.StatusServiceUnavailable) }))
 	defer down.Close()
-	c := client(t, m, Options{Servers: []string{honest, liar, down.URL}, Nodes: 1})
+	c := client(t, m, Options{Servers: []string{honest, liar, down.URL}, Nodes: 1, Slow: time.Hour})
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 10 {
 		want(t, c, &tables[2], someRows(r, 8, tables[2].Rows))
