@@ -60,7 +60,8 @@ func newItems() *items {
 type opened struct {
 	index []uint64
 	data  [][]byte
-	last  int // found last
+	hash  []merkle.Hash // of data, once they are made
+	last  int           // found last
 }
 
 // treeOf finds tree k, or begins it with room for so many leaves.
@@ -109,6 +110,53 @@ func (o *opened) sort() {
 func (o *opened) sorted() []uint64 {
 	o.sort()
 	return o.index
+}
+
+// hash sorts the leaves of every tree and hashes them, all of one length together:
+// of single trees often too few are open for a Hasher that works side by side.
+func (it *items) hash(h merkle.Hasher) {
+	count := 0
+	each := func(f func(*opened)) {
+		for _, m := range []map[[2]int]*opened{it.leaves, it.keys, it.columns} {
+			for _, o := range m {
+				f(o)
+			}
+		}
+		for _, m := range []map[int]*opened{it.tails, it.rows} {
+			for _, o := range m {
+				f(o)
+			}
+		}
+	}
+	each(func(o *opened) { count += len(o.data) })
+	type leaf struct {
+		data []byte
+		to   *merkle.Hash
+	}
+	leaves := make([]leaf, 0, count)
+	each(func(o *opened) {
+		o.sort()
+		o.hash = make([]merkle.Hash, len(o.data))
+		for i, b := range o.data {
+			leaves = append(leaves, leaf{b, &o.hash[i]})
+		}
+	})
+	slices.SortFunc(leaves, func(a, b leaf) int { return len(a.data) - len(b.data) })
+	data, hashes := make([][]byte, count), make([]merkle.Hash, count)
+	for i, l := range leaves {
+		data[i] = l.data
+	}
+	for i := 0; i < count; {
+		j := i + 1
+		for j < count && len(data[j]) == len(data[i]) {
+			j++
+		}
+		h.Leaves(hashes[i:j], data[i:j])
+		i = j
+	}
+	for i, l := range leaves {
+		*l.to = hashes[i]
+	}
 }
 
 // Len, Less and Swap are for sort.
@@ -294,7 +342,7 @@ func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err e
 		if k > len(hashes) {
 			return merkle.Hash{}, fmt.Errorf("%s: the proof has %d hashes too few", name(), k-len(hashes))
 		}
-		r, err := merkle.RootOf(uint64(n), indices, leaves, hashes[:k])
+		r, err := merkle.RootWith(c.hasher(), uint64(n), indices, leaves, hashes[:k])
 		hashes = hashes[k:]
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", name(), err)
@@ -304,14 +352,9 @@ func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err e
 		}
 		return r, nil
 	}
-	var leaves []merkle.Hash
+	it.hash(c.hasher())
 	open := func(n int, of *opened, name, in func() string) (merkle.Hash, error) {
-		of.sort()
-		leaves = leaves[:0]
-		for _, b := range of.data {
-			leaves = append(leaves, merkle.HashLeaf(b))
-		}
-		return fold(n, of.index, leaves, name, in)
+		return fold(n, of.index, of.hash, name, in)
 	}
 	text := func(s string) func() string { return func() string { return s } }
 

@@ -22,6 +22,15 @@ type Run struct {
 	Constrained bool
 	// Outline, if it is known, leads to Trace; proofs are cheaper to make with it.
 	Outline *ghost.Outline
+	// Hasher makes the hashes of Verify; nil: merkle.Plain. It is trusted.
+	Hasher merkle.Hasher
+}
+
+func (r *Run) hasher() merkle.Hasher {
+	if r.Hasher == nil {
+		return merkle.Plain{}
+	}
+	return r.Hasher
 }
 
 // Positions is the number of positions the run computed: every token of prompt

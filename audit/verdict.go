@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/merkle"
 )
 
 // Verdict is what an asker learns of an answer, for people and for programs.
@@ -67,6 +68,19 @@ type Ending struct {
 
 // JudgeEnding is Judge which also checks why the answer ended, if end is not nil.
 func JudgeEnding(runFile, ghostFile, proof []byte, size *Size, end *Ending) *Verdict {
+	return JudgeWith(runFile, ghostFile, proof, Options{Size: size, End: end})
+}
+
+// Options of JudgeWith.
+type Options struct {
+	Size   *Size         // demanded; nil: the one in the run file
+	End    *Ending       // nil: why the answer ended is not checked
+	Hasher merkle.Hasher // nil: merkle.Plain. The verdict is the same, sooner
+}
+
+// JudgeWith is Judge with options.
+func JudgeWith(runFile, ghostFile, proof []byte, o Options) *Verdict {
+	size, end := o.Size, o.End
 	v := &Verdict{}
 	refuse := func(err error) *Verdict {
 		v.Reason = err.Error()
@@ -96,6 +110,7 @@ func JudgeEnding(runFile, ghostFile, proof []byte, size *Size, end *Ending) *Ver
 	if err != nil {
 		return refuse(err)
 	}
+	run.Hasher = o.Hasher
 	v.Positions, v.Layers = run.Positions(), len(m.Layers)
 	if end != nil {
 		err = Ended(run, file.Request, r.Finish, end.Cancelled, end.Ends(file.Request))

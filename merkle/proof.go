@@ -119,6 +119,11 @@ func climb(n uint64, indices []uint64, leaves []Hash, h Hasher,
 // n. It is an error if the proof has more or fewer hashes than ProofLen. The work
 // is at most 64 hashes for each leaf given.
 func RootOf(n uint64, indices []uint64, leaves, proof []Hash) (Hash, error) {
+	return RootWith(Plain{}, n, indices, leaves, proof)
+}
+
+// RootWith is RootOf with hashes made by h.
+func RootWith(h Hasher, n uint64, indices []uint64, leaves, proof []Hash) (Hash, error) {
 	want, err := ProofLen(n, indices)
 	if err != nil {
 		return Hash{}, err
@@ -127,7 +132,7 @@ func RootOf(n uint64, indices []uint64, leaves, proof []Hash) (Hash, error) {
 		return Hash{}, fmt.Errorf("multiproof of %d leaves in %d: %d hashes, want %d", len(indices), n, len(proof), want)
 	}
 	next := 0
-	return climb(n, indices, leaves, Plain{}, func(int, uint64) (Hash, error) {
+	return climb(n, indices, leaves, h, func(int, uint64) (Hash, error) {
 		next++
 		return proof[next-1], nil
 	}, func(int, []uint64, []Hash) error { return nil })

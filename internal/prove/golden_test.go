@@ -14,6 +14,7 @@ import (
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/audit"
 	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/hashmany"
 	"github.com/geistnet/geist/internal/kernel"
 )
 
@@ -110,6 +111,9 @@ func FuzzVerify(f *testing.F) {
 		v := audit.Judge(runFile, ghostFile, bad, nil)
 		if same := string(bad) == string(proof); v.Accepted != same {
 			t.Fatalf("accepted %v, unchanged %v: %s", v.Accepted, same, v.Reason)
+		}
+		if fast := audit.JudgeWith(runFile, ghostFile, bad, audit.Options{Hasher: hashmany.New()}); string(fast.JSON()) != string(v.JSON()) {
+			t.Fatalf("with the hasher %v: %s\nplain %s", hashmany.New(), fast.JSON(), v.JSON())
 		}
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/audit"
 	"github.com/geistnet/geist/ghost"
+	"github.com/geistnet/geist/internal/hashmany"
 	"github.com/geistnet/geist/internal/kernel"
 )
 
@@ -71,6 +72,9 @@ func TestWebAssembly(t *testing.T) {
 		v := audit.Judge(run, g, proof, nil)
 		if v.Accepted {
 			accepted++
+		}
+		if fast := audit.JudgeWith(run, g, proof, audit.Options{Hasher: hashmany.New()}); !bytes.Equal(fast.JSON(), v.JSON()) {
+			t.Errorf("with the hasher %v: %s\nplain %s", hashmany.New(), fast.JSON(), v.JSON())
 		}
 		want = append(want, v.JSON())
 	}
