@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"syscall"
@@ -21,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/store"
 )
 
 const (
@@ -130,8 +133,28 @@ func (e *env) run(ctx context.Context, args []string) int {
 		e.err.Error(fmt.Errorf("%s; see: %s --help", text, cmd.CommandPath()))
 		return exitUsage
 	}
-	e.err.Error(err)
+	e.err.Error(e.hintHome(err))
 	return exitFailure
+}
+
+// hintHome says of a home that cannot be written what to do about it.
+func (e *env) hintHome(err error) error {
+	var file *fs.PathError
+	if !errors.As(err, &file) || strings.Contains(err.Error(), "GEIST_HOME") {
+		return err
+	}
+	models, derr := store.DefaultDir(e.getenv)
+	if derr != nil {
+		return err
+	}
+	home := filepath.Dir(models)
+	inside := file.Path == home || strings.HasPrefix(file.Path, home+string(filepath.Separator))
+	above := file.Op == "mkdir" && strings.HasPrefix(home, strings.TrimSuffix(file.Path, string(filepath.Separator))+string(filepath.Separator))
+	readable := errors.Is(err, fs.ErrNotExist) && file.Op != "mkdir"
+	if !inside && !above || readable {
+		return err
+	}
+	return fmt.Errorf("%w; geist keeps its files in %s: make that a directory you can write to, or set GEIST_HOME to another", err, home)
 }
 
 var (

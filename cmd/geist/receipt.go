@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -54,6 +55,18 @@ func hintKey(err error) error {
 		return fmt.Errorf("%w; set %s", err, passphraseVar)
 	}
 	return err
+}
+
+// parseRun reads a run file. Something else is called what it is not.
+func parseRun(path string, b []byte) (*audit.RunFile, error) {
+	f, err := audit.ParseRunFile(b)
+	if err != nil && !bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {
+		return nil, fmt.Errorf("%s is no run file; \"geist run MODEL PROMPT --receipt FILE\" writes one", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
 }
 
 // ghostOf is the Ghost file of an open model: the one that was made before, or

@@ -51,6 +51,12 @@ time under $GEIST_HOME, or else in geist in the XDG cache directory.`,
 		if *preset == "" && f.Changed("type") {
 			return fmt.Errorf("%w: --type belongs to --synthetic", errUsage)
 		}
+		if _, ok := synth.Presets[*preset]; !ok && *preset != "" {
+			return fmt.Errorf("%w: no synthetic model is called %q; there are %s", errUsage, *preset, strings.Join(synth.PresetNames(), ", "))
+		}
+		if _, err := parseFormat(*kind); err != nil && !strings.EqualFold(*kind, "q4_k_m") {
+			return fmt.Errorf("%w, q4_k_m", err)
+		}
 		p := v.progress()
 		defer p.End()
 		if *preset != "" {

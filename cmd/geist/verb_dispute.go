@@ -50,8 +50,8 @@ down to the first difference, and the fraud proof is written.`,
 			if err != nil {
 				return err
 			}
-			if files[i], err = audit.ParseRunFile(b); err != nil {
-				return fmt.Errorf("%s: %w", path, err)
+			if files[i], err = parseRun(path, b); err != nil {
+				return err
 			}
 		}
 		said, err := v.dispute(cmd.Context(), files, args, *ref, *suspect, *out)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -31,11 +33,14 @@ type listed struct {
 func (v verbs) modelsList() *cobra.Command {
 	c := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List the models in the store", Args: cobra.NoArgs}
 	asJSON := jsonFlag(c)
-	c.RunE = func(*cobra.Command, []string) error {
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := v.store()
 		if err != nil {
 			return err
 		}
+		if freed, err := s.Sweep(cmd.Context()); err == nil && freed > 0 {
+			fmt.Fprintf(v.err.W, "cleared copies that nobody went on with for a day (%s)\n", console.Size(freed))
+		} // a store that cannot be written can be listed
 		models, err := s.List()
 		if err != nil {
 			return err
@@ -65,8 +70,8 @@ func (v verbs) modelsAdd() *cobra.Command {
 		Use:   "add FILE",
 		Short: "Copy a GGUF file into the store",
 		Long: `Copies a GGUF file into the store and checks the copy. If it is interrupted, the
-same command goes on where it stopped; what it copied so far is in the directory
-"partial" of the store, and may be deleted there. FILE may be "-" for standard
+same command goes on where it stopped, within a day; what it copied so far is in the
+directory "partial" of the store. FILE may be "-" for standard
 input.`,
 		Example: "  geist models add ~/Downloads/tiny.Q8_0.gguf --name tiny",
 		Args:    cobra.ExactArgs(1),
@@ -75,6 +80,9 @@ input.`,
 	sum := c.Flags().String("sha256", "", "the hash that the file must have, in hex")
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if b, err := hex.DecodeString(*sum); *sum != "" && (err != nil || len(b) != sha256.Size) {
+			return fmt.Errorf("%w: --sha256 %q is not 64 hexadecimal digits", errUsage, *sum)
+		}
 		var src store.Source
 		if args[0] == "-" {
 			if *name == "" {

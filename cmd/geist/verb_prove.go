@@ -52,9 +52,9 @@ number of cells and tails.`,
 		if err != nil {
 			return err
 		}
-		file, err := audit.ParseRunFile(b)
+		file, err := parseRun(args[0], b)
 		if err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
+			return err
 		}
 		if file.Size, err = size(file.Size); err != nil {
 			return err

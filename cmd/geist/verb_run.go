@@ -166,7 +166,9 @@ func (v verbs) newRun(f *runFlags, args []string) (*run, error) {
 		if len(b) > maxPrompt {
 			return nil, fmt.Errorf("the prompt is longer than %s; cut it", console.Size(maxPrompt))
 		}
-		r.prompt = string(b)
+		if r.prompt = string(b); strings.TrimSpace(r.prompt) == "" {
+			return nil, fmt.Errorf("%w: there is no PROMPT, and nothing on standard input", errUsage)
+		}
 	}
 	var err error
 	if r.file, r.stored, err = v.openModel(r.ref); err != nil {
@@ -200,6 +202,8 @@ func (r *run) flags(prompt bool) error {
 		return errors.New("--logprobs goes with --json")
 	case f.schema != "" && f.jsonObject:
 		return errors.New("give --schema or --json-object, not both")
+	case slices.Contains(f.stop, ""):
+		return errors.New("--stop needs a text; every answer begins with none")
 	case f.maxTokens < 0:
 		return errors.New("--max-tokens must not be negative")
 	case f.context < 0 || f.threads < 0:

@@ -23,7 +23,7 @@ import (
 type ProgressFunc func(stage string, done, total int64)
 
 // A partial copy that nobody went on with for so long is removed.
-const partialLife = 7 * 24 * time.Hour
+const partialLife = 24 * time.Hour
 
 // partFile is what a copy needs of the file it writes.
 type partFile interface {
@@ -346,24 +346,51 @@ func (c *copying) drop() {
 	}
 }
 
-// sweepPartials removes what interrupted copies left long ago and nobody works on.
-func (s *Store) sweepPartials() {
+// Sweep removes what interrupted copies left more than a day ago and nobody works
+// on, and tells how many bytes that were. Add does so too.
+func (s *Store) Sweep(ctx context.Context) (freed int64, err error) {
+	if _, err := os.Stat(s.partial()); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	return s.sweepPartials(), nil
+}
+
+// sweepPartials is Sweep for a caller that holds the lock. A copy under way holds
+// the lock of its partial file, and what it writes is new.
+func (s *Store) sweepPartials() (freed int64) {
 	files, err := os.ReadDir(s.partial())
 	if err != nil {
-		return
+		return 0
 	}
+	newest, size := map[string]time.Time{}, map[string]int64{}
 	for _, f := range files {
-		key, ok := strings.CutSuffix(f.Name(), ".part")
 		fi, err := f.Info()
-		if !ok || err != nil || s.opt.Now().Sub(fi.ModTime()) < partialLife {
+		if err != nil {
+			continue // gone since
+		}
+		key := strings.TrimSuffix(f.Name(), filepath.Ext(f.Name()))
+		if fi.ModTime().After(newest[key]) {
+			newest[key] = fi.ModTime()
+		}
+		size[key] += fi.Size()
+	}
+	for key, at := range newest {
+		if s.opt.Now().Sub(at) < partialLife {
 			continue
 		}
 		c := &copying{s: s, base: filepath.Join(s.partial(), key)}
 		if unlock, err := tryLockFile(c.base + ".lock"); err == nil && unlock != nil {
 			c.drop()
 			unlock()
+			freed += size[key]
 		}
 	}
+	return freed
 }
 
 // writeJSON replaces file by v in one step that survives a loss of power. Only

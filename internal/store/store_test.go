@@ -564,3 +564,40 @@ func onlyPart(t *testing.T, s *Store) string {
 	}
 	return parts[0]
 }
+
+// TestSweepAlone: abandoned copies go after a day, with all their files; one that is
+// under way stays, however old its bytes are.
+func TestSweepAlone(t *testing.T) {
+	now := time.Now()
+	s, err := Open(t.TempDir(), Options{Check: checkMagic, Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if freed, err := s.Sweep(t.Context()); freed != 0 || err != nil {
+		t.Errorf("a store without copies: %d, %v", freed, err)
+	}
+	if err := os.MkdirAll(s.partial(), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"a.part", "a.json", "b.part", "c.lock"} {
+		if err := os.WriteFile(filepath.Join(s.partial(), f), make([]byte, 100), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unlock, err := tryLockFile(filepath.Join(s.partial(), "b.lock"))
+	if err != nil || unlock == nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if freed, err := s.Sweep(t.Context()); freed != 0 || err != nil {
+		t.Errorf("new copies were cleared: %d, %v", freed, err)
+	}
+	now = now.Add(partialLife + time.Hour)
+	if freed, err := s.Sweep(t.Context()); freed != 300 || err != nil {
+		t.Errorf("%d bytes were freed, %v; want those of a and c", freed, err)
+	}
+	left, err := filepath.Glob(filepath.Join(s.partial(), "*"))
+	if err != nil || len(left) != 2 {
+		t.Errorf("left is %v, %v; want what belongs to b", left, err)
+	}
+}
