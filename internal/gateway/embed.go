@@ -26,7 +26,7 @@ func (c *call) embed(f *embedRequest) (*dialog.Vectors, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &dialog.EmbedQuestion{ID: c.id, Model: a.model, Demand: a.demand, Route: a.route, Verify: a.verify, Truncate: f.Truncate}
+	q := &dialog.EmbedQuestion{ID: c.id, Model: c.known(a.model), Demand: a.demand, Route: a.route, Verify: a.verify, Truncate: f.Truncate}
 	if q.Texts, q.Tokens, err = inputs(f.Input); err != nil {
 		return nil, err
 	}

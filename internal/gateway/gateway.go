@@ -31,6 +31,10 @@ type Options struct {
 	// Hosts are further names that this machine is reached by on its loopback
 	// addresses, for a proxy in front of it.
 	Hosts []string
+	// Aliases are further names of models, for clients that have a name built in:
+	// from the alias to the name that Backend knows. They are not listed, and
+	// answers name the model.
+	Aliases map[string]string
 	// Page is what browsers get at "/"; nil: one line of text.
 	Page http.Handler
 	// More serves what is below /geist/, for the page, behind the same guard; nil:
@@ -113,6 +117,11 @@ func New(o Options) (*Gateway, error) {
 	for _, k := range o.Keys {
 		if k == "" {
 			return nil, errors.New("gateway: an empty key")
+		}
+	}
+	for alias, name := range o.Aliases {
+		if _, again := o.Aliases[name]; again || alias == "" || name == "" || strings.Contains(alias+name, "@") {
+			return nil, fmt.Errorf("gateway: the alias %q of %q; an alias and a model's name are wanted, both without @", alias, name)
 		}
 	}
 	if o.Log == nil {

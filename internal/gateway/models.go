@@ -65,6 +65,9 @@ func (c *call) models() error {
 	return c.json(200, map[string]any{"object": "list", "data": data})
 }
 
+// known is the name that the backend knows, of a name that may be an alias.
+func (c *call) known(name string) string { return orElse(c.g.opt.Aliases[name], name) }
+
 // lookup finds a model by a name, or by a name and a model id.
 func (c *call) lookup(name string) (dialog.Model, error) {
 	list, err := c.g.opt.Backend.Models(c.ctx)
@@ -72,6 +75,7 @@ func (c *call) lookup(name string) (dialog.Model, error) {
 		return dialog.Model{}, err
 	}
 	plain, id, _ := strings.Cut(name, "@")
+	plain = c.known(plain)
 	for _, m := range list {
 		if m.Name == plain && (id == "" || id == m.ID) {
 			return m, nil

@@ -428,3 +428,37 @@ func TestModels(t *testing.T) {
 		t.Errorf("%d %s", r.code, r.body)
 	}
 }
+
+func TestAliases(t *testing.T) {
+	b := newBench(t, Options{Aliases: map[string]string{"gpt-4o": "fake"}})
+	for _, c := range []struct{ path, body string }{
+		{"/v1/chat/completions", `{"model":"gpt-4o",` + hello + `}`},
+		{"/v1/completions", `{"model":"gpt-4o","prompt":"x"}`},
+		{"/v1/embeddings", `{"model":"gpt-4o","input":"x"}`},
+		{"/api/chat", `{"model":"gpt-4o:latest","stream":false,` + hello + `}`},
+		{"/api/generate", `{"model":"gpt-4o","prompt":"x","stream":false}`},
+		{"/api/embed", `{"model":"gpt-4o","input":"x"}`},
+		{"/api/show", `{"model":"gpt-4o"}`},
+	} {
+		if r := b.post(c.path, c.body); r.code != 200 {
+			t.Errorf("%s: %d %s", c.path, r.code, r.body)
+		}
+	}
+	if q := b.f.last.Load(); q.Model != "fake" {
+		t.Errorf("asked for %q", q.Model)
+	}
+	if r := b.do("GET", "/v1/models/gpt-4o", ""); r.get(t, "id") != "fake" {
+		t.Errorf("%s", r.body)
+	}
+	if r := b.do("GET", "/v1/models", ""); strings.Contains(string(r.body), "gpt-4o") {
+		t.Errorf("an alias is listed: %s", r.body)
+	}
+	if r := b.do("GET", "/v1/models/gpt-4", ""); r.code != 404 {
+		t.Errorf("no alias: %d", r.code)
+	}
+	for _, bad := range []map[string]string{{"": "fake"}, {"a": ""}, {"a": "b", "b": "c"}, {"a@b": "c"}} {
+		if _, err := New(Options{Backend: &fake{}, Aliases: bad}); err == nil {
+			t.Errorf("%v is taken", bad)
+		}
+	}
+}

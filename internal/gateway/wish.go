@@ -101,7 +101,7 @@ func (c *call) question(w *wish) (*dialog.Question, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dialog.Question{ID: c.id, Model: a.model, Demand: a.demand, Route: a.route, Verify: a.verify, TopLogProbs: -1}, nil
+	return &dialog.Question{ID: c.id, Model: c.known(a.model), Demand: a.demand, Route: a.route, Verify: a.verify, TopLogProbs: -1}, nil
 }
 
 // sampling are the fields that both APIs have. Ollama's have names of their own
