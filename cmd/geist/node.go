@@ -30,6 +30,7 @@ const builtIn = "tales"
 type nodeFlags struct {
 	file, dir, listen, provide, endpoint, logLevel, logFormat string
 	keys, origins, relays, follows                            []string
+	aliases                                                   map[string]string
 	spend, credit                                             int64
 	verify                                                    string
 
@@ -48,6 +49,7 @@ func (f *nodeFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.endpoint, "endpoint", "", "URL by which others reach --provide (default: http:// and the address)")
 	fl.StringArrayVar(&f.keys, "key", nil, "a key that clients of the API must show; needed beyond loopback (may be given several times)")
 	fl.StringArrayVar(&f.origins, "origin", nil, "a web page's origin that may use the API")
+	fl.StringToStringVar(&f.aliases, "alias", nil, "another name of a model, for clients that have one built in: gpt-4o=tales")
 	fl.StringArrayVar(&f.relays, "relay", nil, "another relay, ws:// or wss://")
 	fl.StringArrayVar(&f.follows, "follow", nil, "a key whose reviews of providers count")
 	fl.Int64Var(&f.spend, "spend", 1_000_000, "the most that one request may cost, in millisatoshi")
@@ -96,6 +98,7 @@ func (e *env) config(f *nodeFlags) (node.Config, error) {
 		{"endpoint", "endpoint", func() { c.Endpoint = f.endpoint }},
 		{"key", "keys", func() { c.Keys = f.keys }},
 		{"origin", "origins", func() { c.Origins = f.origins }},
+		{"alias", "aliases", func() { c.Aliases = f.aliases }},
 		{"relay", "relays", func() { c.Relays = f.relays }},
 		{"follow", "follows", func() { c.Follows = f.follows }},
 		{"spend", "spend_msat", func() { c.Spend = pay.MilliSat(f.spend) }},

@@ -24,6 +24,9 @@ type Config struct {
 	Keys []string `json:"keys,omitempty"`
 	// Origins of web pages that may use the API.
 	Origins []string `json:"origins,omitempty"`
+	// Aliases are names that clients of this node's API may use for models, for
+	// those that have a name built in: from the alias to the model's name.
+	Aliases map[string]string `json:"aliases,omitempty"`
 
 	// Provide is the address where jobs are taken and the relay is; "": none are.
 	Provide string `json:"provide"`
@@ -112,6 +115,11 @@ func (c *Config) Check() error {
 	for _, k := range c.Keys {
 		if len(k) < 16 {
 			return errors.New("keys: a key has fewer than 16 characters; \"openssl rand -hex 16\" makes a good one")
+		}
+	}
+	for alias, name := range c.Aliases {
+		if _, again := c.Aliases[name]; again || alias == "" || name == "" || strings.Contains(alias+name, "@") {
+			return fmt.Errorf("aliases: %q=%q; an alias and the name of a model are wanted, both without @", alias, name)
 		}
 	}
 	if c.Provide != "" {

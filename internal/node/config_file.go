@@ -115,7 +115,7 @@ func (c *Config) decode(text []byte) ([]string, error) {
 		}
 	}
 	next := *c
-	next.Trust, next.Models = nil, nil // never write into what c shares
+	next.Trust, next.Models, next.Aliases = nil, nil, nil // never write into what c shares
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&next); err != nil {
@@ -126,6 +126,9 @@ func (c *Config) decode(text []byte) ([]string, error) {
 	}
 	if members["models"] == nil {
 		next.Models = c.Models
+	}
+	if members["aliases"] == nil {
+		next.Aliases = c.Aliases
 	}
 	if members["dir"] != nil && next.Dir != "" && !filepath.IsAbs(next.Dir) {
 		return nil, fmt.Errorf("dir: %q is not absolute, and a file does not know where you are", next.Dir)
@@ -218,7 +221,7 @@ func configNames() []string {
 
 // envName is the variable for a member; "": there is none.
 func envName(name string) string {
-	if name == "models" || name == "trust_msat" {
+	if name == "models" || name == "trust_msat" || name == "aliases" {
 		return ""
 	}
 	return "GEIST_" + strings.ToUpper(name)
@@ -283,7 +286,7 @@ func (c *Config) Settings(from Origins) []Setting {
 		if f := v.Field(i); f.Kind() == reflect.Slice && f.IsNil() {
 			value = []string{}
 		} else if f.Kind() == reflect.Map && f.IsNil() {
-			value = map[string]int64{}
+			value = struct{}{}
 		}
 		out = append(out, Setting{Name: name, Value: value, Origin: from.Of(name), Env: envName(name)})
 	}

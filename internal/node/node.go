@@ -587,7 +587,7 @@ func (n *Node) openGateway(context.Context) error {
 	if err := n.metrics.register(registry, n); err != nil {
 		return err
 	}
-	g, err := gateway.New(gateway.Options{Backend: n.asker, Keys: n.cfg.Keys, Origins: n.cfg.Origins, Page: n.parts.Page, More: n.api(), Registry: registry, Log: n.log, Version: n.parts.Version, Now: n.parts.Now,
+	g, err := gateway.New(gateway.Options{Backend: n.asker, Keys: n.cfg.Keys, Origins: n.cfg.Origins, Aliases: n.cfg.Aliases, Page: n.parts.Page, More: n.api(), Registry: registry, Log: n.log, Version: n.parts.Version, Now: n.parts.Now,
 		Ready: n.ready})
 	if err != nil {
 		return err
