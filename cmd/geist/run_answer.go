@@ -29,7 +29,13 @@ type answered struct {
 func (r *run) answer(ctx context.Context, q engine.Request, trim bool) (*answered, error) {
 	a := &answered{prompt: q.Prompt, begin: r.now()}
 	a.first, a.last = a.begin, a.begin
-	stream, err := r.model.Engine.Generate(ctx, q)
+	generate := r.model.Engine.Generate
+	if r.sound != nil {
+		generate = func(ctx context.Context, q engine.Request) (*engine.Answer, error) {
+			return r.sound.ask(ctx, r.model, q)
+		}
+	}
+	stream, err := generate(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +152,8 @@ type runResult struct {
 	MemoryBytes  int64       `json:"memory_bytes"` // as predicted
 	Timings      runTimings  `json:"timings"`
 	LogProbs     []tokenLine `json:"logprobs,omitempty"`
+	// GhostSound is there with rows from servers.
+	GhostSound *soundResult `json:"ghost_sound,omitempty"`
 }
 
 type runModel struct {
@@ -203,6 +211,9 @@ func (r *run) writeJSON(a *answered) error {
 	}
 	if r.stored != nil {
 		d.Model.Name, d.Model.SHA256 = r.stored.Name, r.stored.SHA256
+	}
+	if r.sound != nil {
+		d.GhostSound = r.sound.result()
 	}
 	for _, t := range a.tokens {
 		d.IDs = append(d.IDs, t.ID)

@@ -122,8 +122,14 @@ func (r *run) turn(ctx context.Context, asked []chat.Message, n uint64, signals 
 	if err != nil {
 		return "", err
 	}
+	if r.sound != nil {
+		r.sound.result().name(r.err.W)
+	}
 	if r.f.stats {
 		a.stats(r.err.W)
+		if r.sound != nil {
+			r.sound.result().stats(r.err.W, len(a.prompt)+len(a.tokens))
+		}
 	}
 	if gone {
 		return "", context.Canceled

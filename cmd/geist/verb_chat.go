@@ -22,15 +22,22 @@ func (v verbs) Chat() *cobra.Command {
 chunk by chunk, checks the answer, and says who gave it, for how much, and what was
 checked. Without QUESTION, at a terminal, it holds a conversation.
 
+With --sound the trunk of the model is computed here, from the built-in model or
+one in the store, and only rows of its memory come from those who offer it, each
+checked before it is used. Nothing has to be audited then, and nothing is paid.
+
 It serves nothing. "geist up" is a node that can do both.`,
 		Example: `  geist chat --relay ws://127.0.0.1:11436/relay "Tell me a story about a goose."
-  geist chat --relay wss://relay.example --model tiny --verify replicate "Why?"`,
+  geist chat --relay wss://relay.example --model tiny --verify replicate "Why?"
+  geist chat --sound "Tell me a story about a goose."`,
 	}
 	f.add(c)
 	model := c.Flags().String("model", "", "the model's name, or NAME@ID, or its id (default: the best offer of any)")
 	maxTokens := c.Flags().Int("max-tokens", 256, "the most tokens of an answer")
 	seed := c.Flags().String("seed", "", "an integer, so that the same question gets the same answer (random, if not given)")
 	wait := c.Flags().Duration("wait", 10*time.Second, "how long to wait for an offer")
+	bySound := c.Flags().Bool("sound", false, "compute the trunk here, with rows from those who offer the model")
+	trunkRef := c.Flags().String("trunk", "", "with --sound: the model here, or the path of a trunk (default: the built-in one, or one of the store that is offered)")
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		begin := v.now()
@@ -52,6 +59,9 @@ It serves nothing. "geist up" is a node that can do both.`,
 		if err := cfg.Check(); err != nil {
 			return fmt.Errorf("%w: %w", errUsage, err)
 		}
+		if *trunkRef != "" && !*bySound {
+			return fmt.Errorf("%w: --trunk goes with --sound", errUsage)
+		}
 		talk := len(args) == 0
 		if talk && !isTerminal(v.stdin) {
 			return fmt.Errorf("%w: there is no question", errUsage)
@@ -69,6 +79,15 @@ It serves nothing. "geist up" is a node that can do both.`,
 			}
 		}()
 		o := &askOptions{question: strings.Join(args, " "), model: *model, maxTokens: *maxTokens, seed: *seed, verify: f.verify, show: !*asJSON, began: begin, wait: *wait}
+		sounder := &soundChat{ref: *trunkRef}
+		defer sounder.close()
+		if !talk && *bySound {
+			a, err := sounder.ask(cmd.Context(), v.env, n, o)
+			if err != nil || !*asJSON {
+				return err
+			}
+			return v.out.JSON(a)
+		}
 		if !talk {
 			a, err := v.ask(cmd.Context(), n, o)
 			if err != nil {
@@ -93,7 +112,18 @@ It serves nothing. "geist up" is a node that can do both.`,
 			}
 			o.messages = append(o.messages, chat.Message{Role: "user", Content: text})
 			o.began = v.now()
-			a, err := v.ask(cmd.Context(), n, o)
+			var answer string
+			if *bySound {
+				var a *soundAsked
+				if a, err = sounder.ask(cmd.Context(), v.env, n, o); err == nil {
+					answer = a.Answer
+				}
+			} else {
+				var a *asked
+				if a, err = v.ask(cmd.Context(), n, o); err == nil {
+					answer = a.Answer
+				}
+			}
 			if err != nil {
 				if cmd.Context().Err() != nil {
 					return err
@@ -102,7 +132,7 @@ It serves nothing. "geist up" is a node that can do both.`,
 				o.messages = o.messages[:len(o.messages)-1]
 				continue
 			}
-			o.messages = append(o.messages, chat.Message{Role: "assistant", Content: a.Answer})
+			o.messages = append(o.messages, chat.Message{Role: "assistant", Content: answer})
 		}
 	}
 	return c

@@ -17,7 +17,7 @@ import (
 // Models keeps model files.
 func (v verbs) Models() *cobra.Command {
 	c := group("models", "List, add, show, check and remove models, and see their tokens",
-		v.modelsList(), v.modelsAdd(), v.modelsShow(), v.modelsVerify(), v.modelsRemove(), v.modelsTokenize(), v.modelsGhost())
+		v.modelsList(), v.modelsAdd(), v.modelsShow(), v.modelsVerify(), v.modelsRemove(), v.modelsTokenize(), v.modelsGhost(), v.modelsTrunk())
 	c.Long = `Models lie in a store under $GEIST_HOME, or else in geist in the XDG data
 directory, once each, by their SHA-256. Where a MODEL is asked for, give its
 name, at least 6 digits of its hash, or the path of a .gguf file.`

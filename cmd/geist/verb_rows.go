@@ -43,17 +43,15 @@ finished first. Rows are read from the model file.`,
 		ValidArgsFunction: v.completeModels,
 	}
 	addr := c.Flags().String("addr", "127.0.0.1:4378", "listen here")
+	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		f, stored, err := v.openModel(args[0])
+		o, err := v.openServed(ctx, args[0])
 		if err != nil {
 			return err
 		}
+		f, g := o.File, o.Ghost
 		defer f.Close()
-		g, err := v.ghostOf(ctx, f, stored, false)
-		if err != nil {
-			return err
-		}
 		if len(rows.Memory(g)) == 0 {
 			return fmt.Errorf("%s has no memory blocks; there are no rows to serve", console.Clean(f.Path))
 		}
@@ -69,6 +67,17 @@ finished first. Rows are read from the model file.`,
 		if err != nil {
 			return fmt.Errorf("%w; give another address with --addr", err)
 		}
+		if *asJSON {
+			x := rowServer{URL: "http://" + l.Addr().String(), Model: o.Name, ID: g.ID().String()}
+			for i := range tables {
+				t := &tables[i]
+				x.Tables = append(x.Tables, rowTable{t.Name, t.Rows, t.RowBytes(), t.Root.String()})
+			}
+			if err := v.out.JSON(x); err != nil {
+				return errors.Join(err, l.Close())
+			}
+			return serveUntil(ctx, s.HTTP(), l)
+		}
 		for i := range tables {
 			t := &tables[i]
 			if _, err := fmt.Fprintf(v.out.W, "%s: %d rows of %d bytes, root %v\n", console.Clean(t.Name), t.Rows, t.RowBytes(), t.Root); err != nil {
@@ -81,6 +90,21 @@ finished first. Rows are read from the model file.`,
 		return serveUntil(ctx, s.HTTP(), l)
 	}
 	return c
+}
+
+// rowServer is what "rows serve --json" says before it serves.
+type rowServer struct {
+	URL    string     `json:"url"`
+	Model  string     `json:"model"`
+	ID     string     `json:"id"`
+	Tables []rowTable `json:"tables"`
+}
+
+type rowTable struct {
+	Name     string `json:"name"`
+	Rows     int    `json:"rows"`
+	RowBytes int    `json:"row_bytes"`
+	Root     string `json:"root"`
 }
 
 // serveUntil serves until ctx ends, and then finishes what is in work.
@@ -166,12 +190,11 @@ func (e *env) ghostOrModel(ctx context.Context, ref string) (*ghost.Model, error
 		}
 		return ghost.Decode(b)
 	}
-	f, stored, err := e.openModel(ref)
+	o, err := e.openServed(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return e.ghostOf(ctx, f, stored, false)
+	return o.Ghost, o.File.Close()
 }
 
 // checkedServer is what "rows check --json" says of a server.

@@ -24,6 +24,7 @@ import (
 	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/local"
 	"github.com/geistnet/geist/internal/model"
+	"github.com/geistnet/geist/internal/rows"
 	"github.com/geistnet/geist/internal/store"
 	"github.com/geistnet/geist/internal/tokenizer"
 )
@@ -35,8 +36,8 @@ const (
 
 // runFlags are the flags of "geist run" as they are given.
 type runFlags struct {
-	system, seed, schema, ids, kernel, receipt               string
-	stop                                                     []string
+	system, seed, schema, ids, kernel, receipt, ghost        string
+	stop, rows                                               []string
 	raw, chat, jsonObject, json, stream, stats, verbose      bool
 	force                                                    bool
 	maxTokens, topK, repeatLast, logProbs, context, threads  int
@@ -58,12 +59,18 @@ else, or with --raw, the model continues the text. Special tokens spelt in the
 text are read as such, and the token that begins a text is put where the model
 wants it.
 
-Equal token ids, flags and seed give equal answers on every machine.`,
+Equal token ids, flags and seed give equal answers on every machine.
+
+With --rows the rows of the model's memory come from servers, which nobody needs to
+trust: each row is checked under the roots of the model's Ghost file before it is
+used, a server that gives a wrong one is dropped and named, and the answer is the
+same. MODEL may then be a trunk, which has no rows: see "geist models trunk".`,
 		Example: `  geist run tiny "Why is the sky blue?"
   geist run tiny --system "Answer in one word." "The capital of France?"
   git diff | geist run tiny --temperature 0 --max-tokens 100
   geist run stories260K.gguf --raw --seed 1 "Once upon a time"
-  geist run tiny --schema person.json --json "Invent a person."`,
+  geist run tiny --schema person.json --json "Invent a person."
+  geist run trunk.gguf --rows http://192.0.2.7:4378 --rows http://192.0.2.9:4378 "Tell me a story."`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: v.completeFirst,
 	}
@@ -83,6 +90,8 @@ Equal token ids, flags and seed give equal answers on every machine.`,
 	fl.Float32Var(&f.freqPen, "frequency-penalty", 0, "the same, for each time they occurred")
 	fl.StringVar(&f.seed, "seed", "", "an integer or 64 hex digits (random, if not given)")
 	fl.StringVar(&f.receipt, "receipt", "", "write what proves the answer to this file: see \"geist prove\" (the seed is then a nonce of which the sampler's seed is made)")
+	fl.StringArrayVar(&f.rows, "rows", nil, "base URL of a server of the rows of the model's memory; may be given several times")
+	fl.StringVar(&f.ghost, "ghost", "", "with --rows: the model's Ghost file (default: beside the model)")
 	fl.StringArrayVar(&f.stop, "stop", nil, "end the answer before this text; may be given several times")
 	fl.StringVar(&f.schema, "schema", "", "a file with a JSON schema that the answer must fit")
 	fl.BoolVar(&f.jsonObject, "json-object", false, "the answer must be a JSON object")
@@ -145,7 +154,9 @@ type run struct {
 	stored  *store.Model // nil for a file outside of the store
 	model   *local.Model
 	loadS   float64
-	seal    *seal // nil: without --receipt
+	seal    *seal  // nil: without --receipt
+	sound   *sound // nil: without --rows
+	own     bool   // the built-in model
 }
 
 // newRun checks the flags, reads the prompt and opens the file: all that may
@@ -171,8 +182,11 @@ func (v verbs) newRun(f *runFlags, args []string) (*run, error) {
 		}
 	}
 	var err error
-	if r.file, r.stored, err = v.openModel(r.ref); err != nil {
+	if r.file, r.stored, r.own, err = v.openRun(r.ref); err != nil {
 		return nil, err
+	}
+	if r.own && f.receipt != "" {
+		return nil, fmt.Errorf("the built-in model has no Ghost file of its own for --receipt; \"geist up\" gives receipts of its answers")
 	}
 	if _, key := chat.Find(r.file.String, false); key == "" && f.system != "" {
 		r.file.Close()
@@ -196,6 +210,10 @@ func (r *run) flags(prompt bool) error {
 		return errors.New("--json needs a PROMPT")
 	case f.receipt != "" && r.talk:
 		return errors.New("--receipt needs a PROMPT")
+	case f.receipt != "" && len(f.rows) > 0:
+		return errors.New("--receipt commits to a run that can be opened, which needs the tables; leave --rows out")
+	case f.ghost != "" && len(f.rows) == 0:
+		return errors.New("--ghost goes with --rows")
 	case f.stream && !f.json:
 		return errors.New("--stream goes with --json; text streams anyway")
 	case f.logProbs >= 0 && !f.json:
@@ -319,6 +337,16 @@ func (r *run) load(ctx context.Context) error {
 		opt.Available = 0
 	}
 	var err error
+	if len(r.f.rows) > 0 {
+		g, err := r.soundGhost(ctx, r.f.ghost)
+		if err != nil {
+			return err
+		}
+		if r.sound, err = newSound(ctx, r.file, g, r.f.rows, opt.Progress); err != nil {
+			return err
+		}
+		opt.Rows = r.sound.client
+	}
 	if r.f.receipt != "" {
 		if r.seal, err = r.prepareSeal(ctx, opt); err != nil {
 			return err
@@ -329,6 +357,9 @@ func (r *run) load(ctx context.Context) error {
 	r.model, err = local.Open(ctx, r.file, opt)
 	p.End()
 	if err != nil {
+		if r.sound == nil && isTrunk(r.file) {
+			return fmt.Errorf("%w: it is a trunk; name servers of its rows with --rows", err)
+		}
 		return err
 	}
 	r.loadS = r.now().Sub(begin).Seconds()
@@ -407,11 +438,17 @@ func (r *run) once(ctx context.Context) error {
 			return err
 		}
 	}
+	if r.sound != nil {
+		r.sound.result().name(r.err.W)
+	}
 	if r.f.json {
 		err = r.writeJSON(a)
 	}
 	if r.f.stats {
 		a.stats(r.err.W)
+		if r.sound != nil {
+			r.sound.result().stats(r.err.W, len(a.prompt)+len(a.tokens))
+		}
 	}
 	if err != nil {
 		return err
@@ -428,10 +465,13 @@ func (r *run) once(ctx context.Context) error {
 // hint adds to an error of loading or running what a person can do about it.
 func (r *run) hint(err error) error {
 	var short *local.MemoryError
+	var gone *rows.ServersError
 	switch {
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(r.err.W, "stopped")
 		return errReported
+	case errors.As(err, &gone):
+		return fmt.Errorf("%w; name another server with --rows", err)
 	case errors.Is(err, tokenizer.ErrNoVocab):
 		return fmt.Errorf("%w; give the prompt as token ids with --ids, and leave --schema and --stop out", err)
 	case errors.As(err, &short) && short.Fits >= 64:

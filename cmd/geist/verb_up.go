@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/audit"
 	"github.com/geistnet/geist/internal/chat"
 	"github.com/geistnet/geist/internal/console"
@@ -24,6 +23,10 @@ import (
 
 // firstQuestion is what "geist up" asks.
 const firstQuestion = "Tell me a story about a fox and a crow."
+
+// soundTokens is how much of that answer is computed again with rows from the
+// provider.
+const soundTokens = 32
 
 // Up starts a whole node.
 func (v verbs) Up() *cobra.Command {
@@ -95,6 +98,14 @@ and shows the answer, its price and what was checked. With --once it ends then.`
 		if !*quiet && (*once || len(args) > 0 || v.out.Terminal && show) {
 			if a, err = v.ask(cmd.Context(), n, &askOptions{question: text, maxTokens: *maxTokens, seed: *seed, show: show, began: begin}); err != nil {
 				return err
+			}
+			if a.Receipt != "" && a.Verdict != nil && a.Verdict.Accepted {
+				if a.Sound, err = v.again(cmd.Context(), n, *model, a.Receipt, soundTokens); err != nil {
+					return fmt.Errorf("compute the answer again with rows from the provider: %w", err)
+				}
+				if show && a.Sound != nil {
+					a.Sound.say(v.out.W)
+				}
 			}
 		}
 		if *asJSON {
@@ -196,6 +207,7 @@ type asked struct {
 	ReceiptS  float64        `json:"start_to_verified_receipt_s"`
 	TTFT      float64        `json:"ttft_s"`
 	TokensPer float64        `json:"tokens_per_s"`
+	Sound     *soundAgain    `json:"sound,omitempty"`
 
 	begun time.Time
 }
@@ -213,7 +225,7 @@ func (e *env) ask(ctx context.Context, n *node.Node, o *askOptions) (*asked, err
 		return nil, err
 	}
 	q := &dialog.Question{ID: fmt.Sprintf("cli-%d", e.now().UnixNano()), Model: o.model, Messages: o.messages, MaxTokens: o.maxTokens, Verify: dialog.Verify(o.verify), TopLogProbs: -1,
-		Sampling: arith.Sampling{Temperature: 0.8, TopK: 40, TopP: 0.95, MinP: 0.05}}
+		Sampling: chatSampling()}
 	if q.Messages == nil {
 		q.Messages = []chat.Message{{Role: "user", Content: o.question}}
 	}

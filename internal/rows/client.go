@@ -528,6 +528,9 @@ func (c *Client) once(ctx context.Context, s *server, method, path string, body 
 	n, err := io.ReadFull(a.Body, b)
 	c.in.Add(int64(n))
 	if err != nil {
+		if _, again := a.Body.Read(make([]byte, 1)); errors.Is(again, io.EOF) { // it meant to end here
+			return nil, &WrongError{s.url, fmt.Errorf("an answer of %d bytes; expected %d", n, size)}
+		}
 		return nil, fmt.Errorf("%s: %w after %d of %d bytes", s.url, err, n, size)
 	}
 	if n, _ := a.Body.Read(make([]byte, 1)); n > 0 {

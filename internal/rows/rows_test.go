@@ -295,6 +295,15 @@ func TestFaults(t *testing.T) {
 			w.(http.Flusher).Flush()
 			_, _ = w.Write(make([]byte, 100))
 		}), true},
+		{"too short in pieces", change(func(w http.ResponseWriter, b []byte) {
+			_, _ = w.Write(b[:len(b)/2])
+			w.(http.Flusher).Flush()
+		}), true},
+		{"stops between pieces", change(func(w http.ResponseWriter, b []byte) {
+			_, _ = w.Write(b[:len(b)/2])
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}), false},
 		{"empty", func(http.ResponseWriter, *http.Request) {}, true},
 		{"zeros", change(func(w http.ResponseWriter, b []byte) { clear(b); _, _ = w.Write(b) }), true},
 	} {
