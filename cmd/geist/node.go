@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	bolt "go.etcd.io/bbolt/errors"
 
 	"github.com/geistnet/geist/internal/author"
 	"github.com/geistnet/geist/internal/gguf"
@@ -242,7 +243,7 @@ func (e *env) startNode(ctx context.Context, c node.Config) (*node.Node, error) 
 		return nil, err
 	}
 	n, err := node.Start(ctx, c, p)
-	if errors.Is(err, pay.ErrHeld) {
+	if errors.Is(err, pay.ErrHeld) || errors.Is(err, bolt.ErrTimeout) { // of the journals, of the relay's events
 		err = fmt.Errorf("%w; a geist is running with the same state: ask that one through its page or API, or set GEIST_HOME to another directory, which makes another node", err)
 	}
 	return n, err
