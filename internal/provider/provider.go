@@ -167,6 +167,8 @@ type Provider struct {
 	closed  bool
 	totals  Totals
 	pruned  time.Time
+
+	lingering []*run // ended ones of runs, the oldest first
 }
 
 // client is what is remembered of a key while the process runs.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,10 @@ import (
 // linger is how long an ended run stays in memory, for a last payment and for
 // clients that connect again.
 const linger = 5 * time.Minute
+
+// maxLinger is how many runs linger: the oldest go, and come from the journal if
+// they are asked for.
+const maxLinger = 64
 
 // run is one job. Its goroutine (loop) owns everything but what is said otherwise.
 type run struct {
@@ -32,7 +37,8 @@ type run struct {
 	inbox chan any      // of loop: job.ProviderInput, computed, joining, *conn, or func()
 	seat  chan struct{} // there is a place; one message at most
 	done  chan struct{}
-	again bool // it was taken up from the journal
+	bye   chan struct{} // closed: it lingers no longer
+	again bool          // it was taken up from the journal
 
 	seated bool // Provider.mu
 
@@ -105,7 +111,7 @@ func (r *run) now() job.Time { return job.Time(r.p.o.Now().UnixMilli()) }
 // add makes a run of an order and counts it. p.mu is held; start must follow
 // without it.
 func (p *Provider) add(o *job.Order, m job.Provider, model *served, rail pay.Rail) *run {
-	r := &run{p: p, order: o, id: o.ID(), model: model, rail: rail, m: m, begun: p.o.Now(), ready: make(chan struct{}), inbox: make(chan any, 64), seat: make(chan struct{}, 1), done: make(chan struct{}), until: make(chan int, 1)}
+	r := &run{p: p, order: o, id: o.ID(), model: model, rail: rail, m: m, begun: p.o.Now(), ready: make(chan struct{}), inbox: make(chan any, 64), seat: make(chan struct{}, 1), done: make(chan struct{}), bye: make(chan struct{}), until: make(chan int, 1)}
 	p.runs[r.id] = r
 	p.work.Add(1)
 	if r.final = m.Phase().Final(); r.final {
@@ -159,6 +165,7 @@ func (r *run) loop() {
 	for {
 		if r.final && end == nil {
 			r.p.ended(r)
+			r.p.linger(r)
 			end = time.After(linger)
 		}
 		select {
@@ -207,9 +214,21 @@ func (r *run) loop() {
 			r.step(job.Tick{})
 		case <-end:
 			return
+		case <-r.bye:
+			return
 		case <-r.p.ctx.Done():
 			return
 		}
+	}
+}
+
+// linger keeps an ended run for a while, and lets the oldest go.
+func (p *Provider) linger(r *run) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lingering = append(p.lingering, r); len(p.lingering) > maxLinger {
+		close(p.lingering[0].bye)
+		p.lingering = slices.Delete(p.lingering, 0, 1)
 	}
 }
 
@@ -221,6 +240,9 @@ func (r *run) over() {
 	r.p.ended(r)
 	r.p.leave(r)
 	r.p.mu.Lock()
+	if i := slices.Index(r.p.lingering, r); i >= 0 {
+		r.p.lingering = slices.Delete(r.p.lingering, i, i+1)
+	}
 	delete(r.p.runs, r.id)
 	r.p.mu.Unlock()
 }
