@@ -81,6 +81,8 @@ type Node struct {
 	client   *nostr.Client
 	provider *provider.Provider // nil: this node provides nothing
 	taken    *pay.Credit        // what others owe
+	jobs     http.Handler       // the provider's
+	gate     *http.Server       // the API
 	asker    *asker.Asker
 	owed     *pay.Credit // what this node owes
 	metrics  *metrics
@@ -107,6 +109,7 @@ type serving struct {
 }
 
 const (
+	newcomers  = 20 // times Config.Credit: what all keys without trust may owe together
 	askLife    = 15 * time.Minute
 	askRefresh = 5 * time.Minute
 	drainTime  = 20 * time.Second
@@ -158,13 +161,7 @@ func (n *Node) onClose(f func() error) { n.closers = append(n.closers, f) }
 // Close ends the node: it takes no more work, gives what runs some seconds to
 // end, and closes everything.
 func (n *Node) Close() error {
-	if n.provider != nil {
-		ctx, stop := context.WithTimeout(context.Background(), drainTime)
-		if err := n.provider.Drain(ctx); err != nil {
-			n.log.Warn("some jobs did not end; they go on at the next start")
-		}
-		stop()
-	}
+	n.drain()
 	n.cancel()
 	var errs []error
 	for _, f := range slices.Backward(n.closers) {
@@ -175,6 +172,46 @@ func (n *Node) Close() error {
 	n.closers = nil
 	n.work.Wait()
 	return errors.Join(errs...)
+}
+
+// drain takes back what is offered, and lets jobs and the API's answers end.
+func (n *Node) drain() {
+	ctx, stop := context.WithTimeout(context.Background(), drainTime)
+	defer stop()
+	var work sync.WaitGroup
+	if n.provider != nil {
+		work.Go(func() {
+			n.takeBack(ctx)
+			if err := n.provider.Drain(ctx); err != nil {
+				n.log.Warn("some jobs did not end; they go on at the next start")
+			}
+		})
+	}
+	if n.gate != nil {
+		work.Go(func() {
+			if err := n.gate.Shutdown(ctx); err != nil {
+				n.log.Warn("some answers did not end; they are cut")
+			}
+		})
+	}
+	work.Wait()
+}
+
+// takeBack tells the relays that nothing is offered any more.
+func (n *Node) takeBack(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, 2*time.Second)
+	defer stop()
+	n.mu.Lock()
+	list := slices.Clone(n.serving)
+	for _, s := range list {
+		s.ask.Capacity = 0
+	}
+	n.mu.Unlock()
+	for _, s := range list {
+		if e, err := n.sign(s, n.provider); err == nil && n.client != nil {
+			n.client.Publish(ctx, e) // who does not hear of it is refused
+		}
+	}
 }
 
 // Failed gives an error if a part of the node fails for good.
@@ -238,7 +275,7 @@ func (n *Node) openListeners(context.Context) error {
 }
 
 // serve answers requests on l until the node is closed.
-func (n *Node) serve(l net.Listener, h http.Handler) {
+func (n *Node) serve(l net.Listener, h http.Handler) *http.Server {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return n.ctx }}
 	n.onClose(func() error {
@@ -257,6 +294,7 @@ func (n *Node) serve(l net.Listener, h http.Handler) {
 			}
 		}
 	})
+	return s
 }
 
 // openRelay starts what is at Provide: the relay now, and jobs when the provider
@@ -283,13 +321,13 @@ func (n *Node) openRelay(context.Context) error {
 	mux.Handle("/geist/v1/rows/", n.rowHandler())
 	mux.HandleFunc("/geist/", func(w http.ResponseWriter, q *http.Request) {
 		n.mu.Lock()
-		p := n.provider
+		h := n.jobs
 		n.mu.Unlock()
-		if p == nil {
+		if h == nil {
 			http.Error(w, "starting", http.StatusServiceUnavailable)
 			return
 		}
-		p.Handler().ServeHTTP(w, q)
+		h.ServeHTTP(w, q)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	n.serve(n.provide, mux)
@@ -350,6 +388,14 @@ func (n *Node) openProvider(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	own, err := AskerSecret(n.parts.Secret).Public()
+	if err != nil {
+		return err
+	}
+	n.taken.Newcomers(min(newcomers*n.cfg.Credit, pay.MaxAmount), func(k ghost.Key) bool {
+		_, ok := trust[k]
+		return ok || k == own
+	})
 	n.metrics = newMetrics()
 	p, err := provider.New(provider.Options{Secret: n.parts.Secret, Rails: []pay.Rail{n.taken}, Journal: j, Log: n.log, Now: n.parts.Now, Watch: n.metrics.provided})
 	if err != nil {
@@ -373,7 +419,7 @@ func (n *Node) openProvider(ctx context.Context) error {
 		return err
 	}
 	n.mu.Lock()
-	n.provider = p
+	n.provider, n.jobs = p, p.Handler()
 	n.mu.Unlock()
 	n.work.Go(n.refresh)
 	return nil
@@ -393,6 +439,7 @@ func (n *Node) Offer(ctx context.Context, o Offer, p *provider.Provider) error {
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", o.Model, err)
 	}
+	s.ask = n.newAsk(s, p)
 	n.mu.Lock()
 	for _, x := range n.serving {
 		if x.model.ID == s.model.ID {
@@ -404,7 +451,7 @@ func (n *Node) Offer(ctx context.Context, o Offer, p *provider.Provider) error {
 	n.serving = append(n.serving, s)
 	n.mu.Unlock()
 	p.Serve(s.model)
-	return n.publish(ctx, s, p)
+	return n.announce(s, p)
 }
 
 // open makes what is served of an offer.
@@ -491,44 +538,27 @@ func (n *Node) Withdraw(ctx context.Context, id ghost.ID) error {
 	if s.noRows != nil {
 		s.noRows()
 	}
+	n.mu.Lock()
 	s.ask.Capacity = 0
-	return n.announce(ctx, s, p)
+	n.mu.Unlock()
+	return n.announce(s, p)
 }
 
-// publish makes a new ask for a model.
-func (n *Node) publish(ctx context.Context, s *serving, p *provider.Provider) error {
-	s.ask = &market.Ask{Provider: p.Key(), Name: s.model.ID.String()[:24], Model: s.model.ID, ModelName: s.model.Name, Quant: s.model.Quantisation, Context: s.model.Context,
+// newAsk is an ask for a model, unsigned. It is a little younger than now, so that
+// it counts against one that a node took back as it ended.
+func (n *Node) newAsk(s *serving, p *provider.Provider) *market.Ask {
+	return &market.Ask{Created: n.parts.Now().Unix() + 1, Provider: p.Key(), Name: s.model.ID.String()[:24], Model: s.model.ID, ModelName: s.model.Name, Quant: s.model.Quantisation, Context: s.model.Context,
 		Input: s.offer.Prompt, Output: s.offer.Answer, Capacity: s.model.Sessions, Endpoints: []string{n.ProvideURL()}, Rails: []string{"credit"}, Grade: s.model.Grade}
-	return n.announce(ctx, s, p)
 }
 
 // announce signs the ask anew and tells the relays.
-func (n *Node) announce(ctx context.Context, s *serving, p *provider.Provider) error {
-	now := n.parts.Now()
-	n.mu.Lock()
-	a := *s.ask
-	n.mu.Unlock()
-	a.Created = max(now.Unix(), a.Created+1)
-	a.Expires = a.Created + int64(askLife/time.Second)
-	e, err := a.Event(market.DefaultKinds())
-	if err != nil {
-		return fmt.Errorf("offer %s: %w", a.ModelName, err)
-	}
-	if err := nostr.Sign(e, n.parts.Secret); err != nil {
+func (n *Node) announce(s *serving, p *provider.Provider) error {
+	e, err := n.sign(s, p)
+	if err != nil || n.client == nil {
 		return err
 	}
-	if a.Capacity > 0 {
-		p.Offer(provider.Ask{ID: ghost.Digest(e.ID), Model: a.Model, Prices: pay.Prices{Prompt: pay.MilliSat(a.Input), Answer: pay.MilliSat(a.Output)}, Expires: time.Unix(a.Expires, 0)})
-	}
-	n.mu.Lock()
-	s.ask = &a
-	n.mu.Unlock()
-	n.view.add(e)
-	if n.client == nil {
-		return nil
-	}
-	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
 	n.work.Go(func() {
+		ctx, stop := context.WithTimeout(n.ctx, 10*time.Second)
 		defer stop()
 		if ok, errs := n.client.Publish(ctx, e); ok == 0 {
 			for _, err := range errs {
@@ -537,6 +567,31 @@ func (n *Node) announce(ctx context.Context, s *serving, p *provider.Provider) e
 		}
 	})
 	return nil
+}
+
+// sign makes the ask's next event, and lets orders answer to it.
+func (n *Node) sign(s *serving, p *provider.Provider) (*nostr.Event, error) {
+	now := n.parts.Now()
+	n.mu.Lock()
+	a := *s.ask
+	n.mu.Unlock()
+	a.Created = max(now.Unix(), a.Created+1)
+	a.Expires = a.Created + int64(askLife/time.Second)
+	e, err := a.Event(market.DefaultKinds())
+	if err != nil {
+		return nil, fmt.Errorf("offer %s: %w", a.ModelName, err)
+	}
+	if err := nostr.Sign(e, n.parts.Secret); err != nil {
+		return nil, err
+	}
+	if a.Capacity > 0 {
+		p.Offer(provider.Ask{ID: ghost.Digest(e.ID), Model: a.Model, Prices: pay.Prices{Prompt: pay.MilliSat(a.Input), Answer: pay.MilliSat(a.Output)}, Expires: time.Unix(a.Expires, 0)})
+	}
+	n.mu.Lock()
+	s.ask = &a
+	n.mu.Unlock()
+	n.view.add(e)
+	return e, nil
 }
 
 // refresh keeps asks alive.
@@ -550,7 +605,7 @@ func (n *Node) refresh() {
 			list := slices.Clone(n.serving)
 			n.mu.Unlock()
 			for _, s := range list {
-				if err := n.announce(n.ctx, s, n.provider); err != nil {
+				if err := n.announce(s, n.provider); err != nil {
 					n.log.Error("refresh an ask", "error", err)
 				}
 			}
@@ -592,7 +647,7 @@ func (n *Node) openGateway(context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.serve(n.listen, g)
+	n.gate = n.serve(n.listen, g)
 	return nil
 }
 
