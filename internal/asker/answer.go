@@ -83,7 +83,7 @@ func (x *answer) choose() error {
 		return err
 	}
 	all := a.o.Asks()
-	wish := &market.Wish{Request: sha256.Sum256([]byte(q.ID)), Now: a.o.Now().Unix(), ModelName: name, OutputTokens: 256, InputTokens: estimate(q), Preferences: preferences(q), MaxCostMsat: 0}
+	wish := &market.Wish{Request: sha256.Sum256([]byte(q.ID)), Now: a.o.Now().Unix(), ModelName: name, OutputTokens: 256, InputTokens: min(estimate(q), mostTokens), Preferences: preferences(q), MaxCostMsat: 0}
 	for _, r := range a.o.Rails {
 		wish.Rails = append(wish.Rails, r.Name())
 	}
@@ -99,6 +99,7 @@ func (x *answer) choose() error {
 		wish.Busy[k] = n
 	}
 	a.mu.Unlock()
+	wish.Context = 1 // what is needed is known when the prompt is written
 	ranking, first, err := x.learn(wish, all, name)
 	if err != nil {
 		return err
@@ -111,10 +112,11 @@ func (x *answer) choose() error {
 		return err
 	}
 	// Of this model only: an answer is one model's.
-	wish.Models, wish.InputTokens = []ghost.ID{x.id}, len(ids)
+	wish.Models, wish.InputTokens = []ghost.ID{x.id}, min(len(ids), mostTokens)
 	if q.MaxTokens > 0 {
-		wish.OutputTokens = q.MaxTokens
+		wish.OutputTokens = min(q.MaxTokens, mostTokens)
 	}
+	wish.Context = len(ids) + max(1, q.MaxTokens)
 	if ranking, err = a.rank(all, wish); err != nil {
 		return dialog.Errorf(dialog.Invalid, "provider", "%v", err)
 	}
@@ -196,6 +198,10 @@ func (a *Asker) Why(model string) (*market.Ranking, error) {
 	}
 	return a.rank(a.o.Asks(), w)
 }
+
+// mostTokens is the most that a price is computed for; what does not fit is
+// refused after that.
+const mostTokens = 1 << 20
 
 // estimate is a guess of a question's tokens before its model is known.
 func estimate(q *dialog.Question) int {

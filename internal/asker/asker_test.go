@@ -458,6 +458,34 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// What fits is answered, however little room it leaves, and what does not fit is
+// an error about the context, however long.
+func TestLong(t *testing.T) {
+	h := newHouse(t, 1, nil)
+	a, _ := newAsker(t, h)
+	for _, c := range []struct {
+		tokens, most int
+		fits         bool
+	}{{h.ask.Context - 1, 0, true}, {h.ask.Context - 3, 3, true}, {h.ask.Context, 0, false}, {h.ask.Context - 3, 4, false}, {4 << 20, 0, false}, {1, 1 << 30, false}} {
+		q := question(c.most)
+		q.Messages, q.Tokens = nil, make([]int32, c.tokens)
+		x, err := a.Ask(context.Background(), q)
+		if err == nil {
+			_, err = readAll(x)
+		}
+		var e *dialog.Error
+		if c.fits && err != nil || !c.fits && (!errors.As(err, &e) || e.Kind != dialog.Context) {
+			t.Errorf("%d tokens and up to %d: %v", c.tokens, c.most, err)
+		}
+	}
+	q := question(0)
+	q.Messages[0].Content = strings.Repeat("sea and ", 1<<16)
+	var e *dialog.Error
+	if _, err := a.Ask(context.Background(), q); !errors.As(err, &e) || e.Kind != dialog.Context {
+		t.Errorf("a long message: %v", err)
+	}
+}
+
 // Log probabilities are the engine's, also of an answer that two providers made.
 func TestLogProbs(t *testing.T) {
 	h1, h2 := newHouse(t, 1, nil), newHouse(t, 2, nil)

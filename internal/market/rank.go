@@ -179,8 +179,8 @@ func (w *Wish) exclude(o *Ranked) (Reason, string) {
 		return NotInOnly, "the request lists who may serve it"
 	case position(w.Ignore, a.Provider) >= 0:
 		return InIgnore, "the request leaves it out"
-	case w.InputTokens+w.OutputTokens > a.Context:
-		return ContextTooSmall, not("a context of %d tokens, %d are needed", a.Context, w.InputTokens+w.OutputTokens)
+	case w.context() > a.Context:
+		return ContextTooSmall, not("a context of %d tokens, %d are needed", a.Context, w.context())
 	case w.MinGrade != "" && rankOf(a.Grade) < rankOf(w.MinGrade):
 		return GradeTooLow, not("its grade is %s, at least %s is wanted", a.Grade, w.MinGrade)
 	case len(w.Rails) > 0 && !slices.ContainsFunc(a.Rails, func(r string) bool { return slices.Contains(w.Rails, r) }):

@@ -56,6 +56,8 @@ func TestExcluded(t *testing.T) {
 		{"", func(a *Ask, w *Wish, _ *Evidence) { w.Quantizations = []string{"Q8_0"} }},
 		{ContextTooSmall, func(a *Ask, w *Wish, _ *Evidence) { a.Context = 199 }},
 		{"", func(a *Ask, w *Wish, _ *Evidence) { a.Context = 200 }},
+		{"", func(a *Ask, w *Wish, _ *Evidence) { a.Context, w.Context = 199, 199 }},
+		{ContextTooSmall, func(a *Ask, w *Wish, _ *Evidence) { a.Context, w.Context = 200, 201 }},
 		{PriceAboveMax, func(a *Ask, w *Wish, _ *Evidence) { w.MaxInput = &low }},
 		{PriceAboveMax, func(a *Ask, w *Wish, _ *Evidence) { w.MaxOutput = &mid }},
 		{"", func(a *Ask, w *Wish, _ *Evidence) { w.MaxInput = &mid }},

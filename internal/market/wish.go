@@ -20,6 +20,7 @@ type Wish struct {
 	ModelName    string     // as asks call it, whatever the case; "": any
 	InputTokens  int        // of this request
 	OutputTokens int        // the most that it may generate
+	Context      int        // positions that are needed; 0: InputTokens + OutputTokens
 	MinGrade     ghost.Grade
 	Rails        []string // any of them; none: any rail
 	MaxCostMsat  int64    // for the whole request; 0: no limit
@@ -33,6 +34,14 @@ type Wish struct {
 	ExplorePermille int   // share of requests that go to a newcomer first
 
 	Preferences
+}
+
+// context is how many positions are needed.
+func (w *Wish) context() int {
+	if w.Context > 0 {
+		return w.Context
+	}
+	return w.InputTokens + w.OutputTokens
 }
 
 // Defaults of a Wish that a configuration may change.
@@ -176,6 +185,8 @@ func position(list []string, k ghost.Key) int {
 // Check tells whether the wish makes sense.
 func (w *Wish) Check() error {
 	switch {
+	case w.Context < 0:
+		return fmt.Errorf("wish: a context of %d", w.Context)
 	case w.InputTokens < 0 || w.OutputTokens < 0 || w.InputTokens > maxContext || w.OutputTokens > maxContext:
 		return fmt.Errorf("wish: %d input and %d output tokens, must be 0 to %d", w.InputTokens, w.OutputTokens, maxContext)
 	case w.ExplorePermille < 0 || w.ExplorePermille > 1000:
