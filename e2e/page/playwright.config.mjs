@@ -4,7 +4,9 @@ export default defineConfig({
   testDir: ".",
   workers: 1,
   retries: 0,
-  timeout: 60000,
+  // Generous: what is asked here is what the page shows, not how quickly.
+  timeout: 300000,
+  expect: { timeout: 60000 },
   reporter: [["list"]],
   use: {
     baseURL: process.env.GEIST_URL,

@@ -23,7 +23,8 @@ const advice = {
 export class Problem extends Error {
   constructor(status, e) {
     super(e?.message || `The node answered with status ${status}.`);
-    this.code = e?.code ?? "";
+    // Offers left out for a small context come as a demand that nobody meets.
+    this.code = /context-too-small/.test(this.message) ? "context_length_exceeded" : (e?.code ?? "");
     this.status = status;
     this.title = { 401: "A key is needed", 402: "Too dear", 429: "Too much at once", 503: "Nobody can answer now" }[status] ?? "That did not work";
     this.advice = advice[this.code];

@@ -1,6 +1,6 @@
 // Proof: the proof of an answer, checked in this page by the verifier as
 // WebAssembly, drawn, and tampered with.
-import { bytesOf, get, Problem, send } from "./api.js";
+import { bytesOf, get, send } from "./api.js";
 import { words } from "./badge.js";
 import { field, h, notice, problem, show as put } from "./dom.js";
 import { bytes, chance, count, msat, plural, short, when } from "./format.js";
@@ -48,27 +48,27 @@ export async function proof(box, { args, gone }) {
     result,
   );
 
-  const receipts = (await get("/geist/v1/receipts")).receipts;
-  if (gone.aborted) return;
-  pick.append(h("option", { value: "" }, receipts.length ? "choose one" : "none yet"));
-  for (const e of receipts) pick.append(h("option", { value: e.receipt }, `${when(e.at)} · ${e.model} · ${plural(e.answer_tokens, "token")} · ${msat(e.paid_msat)} · ${short(e.receipt, 6)}`));
-
+  let receipts = [];
+  let shown = 0; // counts what was asked to be shown; only the last is
   pick.onchange = () => {
     history.replaceState(null, "", pick.value ? "#/proof/" + pick.value : "#/proof");
     load(pick.value);
   };
   open.onchange = async () => {
+    const mine = ++shown;
     try {
       const list = await Promise.all([...open.files].map(async (f) => new Uint8Array(await f.arrayBuffer())));
       pick.value = "";
-      await show(sort(list));
+      await show(sort(list), mine);
     } catch (e) {
+      if (mine !== shown) return;
       bar.hidden = true;
       result.replaceChildren(problem(e));
     }
   };
 
   async function load(id) {
+    const mine = ++shown;
     bar.hidden = true;
     result.replaceChildren();
     if (!id) return;
@@ -80,29 +80,27 @@ export async function proof(box, { args, gone }) {
     const base = "/geist/v1/receipts/" + id;
     result.replaceChildren(h("p", { class: "wait" }, "Fetching the files …"));
     try {
-      const [run, ghost] = await Promise.all([bytesOf(base + "/run"), bytesOf(base + "/ghost")]);
-      let proof;
-      try {
-        proof = await bytesOf(base + "/proof");
-      } catch (err) {
-        if (!(err instanceof Problem) || err.status !== 404) throw err;
+      const { proof_bytes } = await get("/v1/receipts/" + id);
+      if (!proof_bytes) {
         const ask = h("button", { class: "primary" }, "Demand the proof");
         ask.onclick = async () => {
           ask.disabled = true;
           ask.textContent = "The provider computes …";
           try {
             await send("POST", base + "/audit");
-            await load(id);
+            if (mine === shown) await load(id);
           } catch (e) {
-            result.replaceChildren(problem(e, h("button", { onclick: () => load(id) }, "Try again")));
+            if (mine === shown) result.replaceChildren(problem(e, h("button", { onclick: () => load(id) }, "Try again")));
           }
         };
+        if (mine !== shown) return;
         result.replaceChildren(notice("plain", "Receipt only", "No proof of this answer was demanded yet. The provider must still be able to give one: it signed the root of everything it computed.", h("p", { class: "actions" }, ask)));
         return;
       }
-      await show({ run, ghost, proof }, id);
+      const [run, ghost, proof] = await Promise.all(["run", "ghost", "proof"].map((k) => bytesOf(`${base}/${k}`)));
+      await show({ run, ghost, proof }, mine, id);
     } catch (e) {
-      if (!gone.aborted) result.replaceChildren(problem(e, h("button", { onclick: () => load(id) }, "Try again")));
+      if (!gone.aborted && mine === shown) result.replaceChildren(problem(e, h("button", { onclick: () => load(id) }, "Try again")));
     }
   }
 
@@ -119,10 +117,11 @@ export async function proof(box, { args, gone }) {
     );
   }
 
-  async function show(files, id) {
+  async function show(files, mine, id) {
+    if (mine !== shown) return;
     result.replaceChildren(h("p", { class: "wait" }, "Checking …"));
     const whole = await verify(files, 0);
-    if (gone.aborted) return;
+    if (gone.aborted || mine !== shown) return;
     const v = whole.verdict;
     tell(whole);
     if (!v.accepted) {
@@ -228,6 +227,11 @@ export async function proof(box, { args, gone }) {
     if (id) pick.value = id;
   }
 
+  receipts = (await get("/geist/v1/receipts")).receipts;
+  if (gone.aborted) return;
+  pick.append(h("option", { value: "" }, receipts.length ? "choose one" : "none yet"));
+  for (const e of receipts) pick.append(h("option", { value: e.receipt }, `${when(e.at)} · ${e.model} · ${plural(e.answer_tokens, "token")} · ${msat(e.paid_msat)} · ${short(e.receipt, 6)}`));
+  if (shown) return; // files were chosen meanwhile
   if (args[0]) {
     pick.value = args[0];
     await load(args[0]);
