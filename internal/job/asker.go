@@ -509,12 +509,12 @@ func (x *askerStep) cancel(why Code) {
 }
 
 // broken leaves a stream that is of no use any more: at once for the first time,
-// later after 1 s, 2 s, 4 s and so on.
+// then after 0.1 s, 0.2 s, 0.4 s and so on; and gives up at the last.
 func (x *askerStep) broken(why Code) {
 	if x.s.Receipt != nil || !x.s.Started || x.s.Gap != "" {
 		return
 	}
-	if x.s.Reconnects == 0 {
+	if x.s.Reconnects == 0 || x.s.Reconnects >= x.patience.Reconnects {
 		x.reconnect(why)
 		return
 	}

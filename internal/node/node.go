@@ -547,7 +547,7 @@ func (n *Node) Withdraw(ctx context.Context, id ghost.ID) error {
 // newAsk is an ask for a model, unsigned. It is a little younger than now, so that
 // it counts against one that a node took back as it ended.
 func (n *Node) newAsk(s *serving, p *provider.Provider) *market.Ask {
-	return &market.Ask{Created: n.parts.Now().Unix() + 1, Provider: p.Key(), Name: s.model.ID.String()[:24], Model: s.model.ID, ModelName: s.model.Name, Quant: s.model.Quantisation, Context: s.model.Context,
+	return &market.Ask{Created: n.parts.Now().Unix() + 3, Provider: p.Key(), Name: s.model.ID.String()[:24], Model: s.model.ID, ModelName: s.model.Name, Quant: s.model.Quantisation, Context: s.model.Context,
 		Input: s.offer.Prompt, Output: s.offer.Answer, Capacity: s.model.Sessions, Endpoints: []string{n.ProvideURL()}, Rails: []string{"credit"}, Grade: s.model.Grade}
 }
 

@@ -190,7 +190,7 @@ func (p *Provider) take(o *job.Order) (*run, error) {
 	p.mu.Lock()
 	if r := p.runs[id]; r != nil {
 		p.mu.Unlock()
-		return r.opened()
+		return r.wait()
 	}
 	model, rail, no := p.admit(o, bears)
 	if no != nil {
@@ -210,8 +210,8 @@ func (p *Provider) take(o *job.Order) (*run, error) {
 	return r, nil
 }
 
-// opened waits until another has opened the run's session.
-func (r *run) opened() (*run, error) {
+// wait waits until another has opened the run's session.
+func (r *run) wait() (*run, error) {
 	<-r.ready
 	if r.err != nil {
 		return nil, refuse(job.NoCredit, "%v", r.err)
@@ -225,7 +225,7 @@ func (p *Provider) find(id job.ID) (*run, error) {
 	r := p.runs[id]
 	p.mu.Unlock()
 	if r != nil {
-		return r.opened()
+		return r.wait()
 	}
 	b := p.o.Journal.Get(recordKey(id))
 	if b == nil {
@@ -258,7 +258,7 @@ func (p *Provider) restore(b []byte) (*run, error) {
 	p.mu.Lock()
 	if r := p.runs[o.ID()]; r != nil {
 		p.mu.Unlock()
-		return r.opened()
+		return r.wait()
 	}
 	model := p.models[o.Model]
 	if model == nil || p.closed {
@@ -529,6 +529,7 @@ func (p *Provider) postAudit(w http.ResponseWriter, q *http.Request) {
 	}
 	f.AuditNonce, f.Size = call.Nonce, call.Size
 	if p.prove(w, q, r.model, f) {
+		r.opened.Store(true)
 		r.give(job.AuditServed{})
 	}
 }

@@ -203,6 +203,7 @@ const (
 	forgive    = 5 * time.Minute // one prompt that was read without charge
 	maxClients = 10000
 	pruneEvery = time.Hour
+	proofWait  = 2 * time.Second // after a job, for its audit
 )
 
 // Totals are sums since the start.
@@ -333,8 +334,8 @@ func (p *Provider) Totals() Totals {
 	return p.totals
 }
 
-// Drain takes no more orders and waits until those that are here have ended, or
-// ctx does.
+// Drain takes no more orders and waits until those that are here have ended and
+// their clients have had a moment to demand proofs, or ctx ends.
 func (p *Provider) Drain(ctx context.Context) error {
 	p.mu.Lock()
 	p.drain()
@@ -342,10 +343,29 @@ func (p *Provider) Drain(ctx context.Context) error {
 	p.mu.Unlock()
 	select {
 	case <-done:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for p.awaitsProofs() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// awaitsProofs tells whether a client may be about to demand one, or waits for it.
+func (p *Provider) awaitsProofs() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.o.Now()
+	return p.proving > 0 || slices.ContainsFunc(p.lingering, func(r *run) bool {
+		return r.model.Grade == ghost.GhostAudited && !r.opened.Load() && now.Sub(r.endAt) < proofWait
+	})
 }
 
 // drain takes no more orders. p.mu is held.

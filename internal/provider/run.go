@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/geistnet/geist/arith"
@@ -40,7 +41,9 @@ type run struct {
 	bye   chan struct{} // closed: it lingers no longer
 	again bool          // it was taken up from the journal
 
-	seated bool // Provider.mu
+	seated bool        // Provider.mu
+	endAt  time.Time   // Provider.mu; zero: not in this process
+	opened atomic.Bool // a proof was given out
 
 	m       job.Provider
 	payee   pay.Payee
@@ -164,8 +167,8 @@ func (r *run) loop() {
 	var end <-chan time.Time
 	for {
 		if r.final && end == nil {
+			r.p.linger(r) // before it counts as ended: Drain looks for it
 			r.p.ended(r)
-			r.p.linger(r)
 			end = time.After(linger)
 		}
 		select {
@@ -226,6 +229,9 @@ func (r *run) loop() {
 func (p *Provider) linger(r *run) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !r.again {
+		r.endAt = p.o.Now()
+	}
 	if p.lingering = append(p.lingering, r); len(p.lingering) > maxLinger {
 		close(p.lingering[0].bye)
 		p.lingering = slices.Delete(p.lingering, 0, 1)
