@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"time"
@@ -43,6 +44,7 @@ a power cut, to the same result.`,
 	seed := c.Flags().Uint64("seed", 1, "seed of all that is random")
 	interval := c.Flags().Duration("every", 2*time.Minute, "time between two writings of the run's state")
 	losses := c.Flags().String("losses", "", "file to write the losses of all steps to, as CSV")
+	asJSON := jsonFlag(c)
 	_ = c.MarkFlagRequired("data")
 	_ = c.MarkFlagRequired("out")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -72,9 +74,48 @@ a power cut, to the same result.`,
 		if err != nil {
 			return fmt.Errorf("%w: %w", errResumes, err)
 		}
-		return v.finishTraining(run, *out, *losses, *threads)
+		t, err := finishTraining(run, *out, *losses, *threads)
+		switch {
+		case err != nil:
+			return err
+		case *asJSON:
+			return v.out.JSON(t)
+		}
+		return t.say(v.out.W)
 	}
 	return c
+}
+
+// trained is what "train tales --json" says.
+type trained struct {
+	Path     string         `json:"path"`
+	SHA256   string         `json:"sha256"`
+	Bytes    int            `json:"bytes"`
+	Values   int            `json:"values"`
+	InRows   int            `json:"values_in_rows"`
+	Held     float64        `json:"held_out_loss"`
+	Texts    int            `json:"texts"` // that the two losses are of
+	Training float64        `json:"training_loss"`
+	Answers  float64        `json:"answer_loss"`
+	Tables   []trainedTable `json:"tables"`
+}
+
+type trainedTable struct {
+	Name string `json:"name"`
+	Root string `json:"root"` // with moments
+}
+
+func (t *trained) say(w io.Writer) error {
+	if _, err := fmt.Fprintf(w, "%s: %s, %d values and %d in rows of memory, held-out loss %.4f\n", t.Path, console.Size(int64(t.Bytes)), t.Values, t.InRows, t.Held); err != nil {
+		return err
+	}
+	for _, x := range t.Tables {
+		if _, err := fmt.Fprintf(w, "root of %s with moments: %s\n", x.Name, x.Root); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(w, "SHA-256 %s\nloss of %d held-out texts: %.4f in training, %.4f as answers are computed\n", t.SHA256, t.Texts, t.Training, t.Answers)
+	return err
 }
 
 // trainingLine shows one line that changes on a terminal, elsewhere a line from
@@ -114,45 +155,41 @@ func (l *trainingLine) end() {
 	}
 }
 
-// finishTraining writes the model and says what came out.
-func (v verbs) finishTraining(run *train.Run, out, losses string, threads int) error {
-	held, err := run.Held(0)
-	if err != nil {
-		return err
+// finishTraining writes the model and tells what came out.
+func finishTraining(run *train.Run, out, losses string, threads int) (*trained, error) {
+	t := &trained{Path: out}
+	var err error
+	if t.Held, err = run.Held(0); err != nil {
+		return nil, err
 	}
 	if losses != "" {
 		if err := os.WriteFile(losses, run.Losses(), 0o666); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := run.WriteFile(out); err != nil {
-		return err
+		return nil, err
 	}
 	b, err := os.ReadFile(out)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	dense, rows := run.Model.NumParams()
-	fmt.Fprintf(v.out.W, "%s: %s, %d values and %d in rows of memory, held-out loss %.4f\n", out, console.Size(int64(len(b))), dense, rows, held)
-	for _, t := range run.Model.Tables {
-		fmt.Fprintf(v.out.W, "root of %s with moments: %v\n", t.Name, t.Root())
+	t.Bytes, t.SHA256 = len(b), fmt.Sprintf("%x", sha256.Sum256(b))
+	t.Values, t.InRows = run.Model.NumParams()
+	for _, x := range run.Model.Tables {
+		t.Tables = append(t.Tables, trainedTable{x.Name, x.Root().String()})
 	}
-	fmt.Fprintf(v.out.W, "SHA-256 %x\n", sha256.Sum256(b))
 	f, err := gguf.Parse(out, b)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	texts := run.Corpus.Held[:min(60, len(run.Corpus.Held))]
-	trained, err := run.LossOf(texts)
-	if err != nil {
-		return err
+	t.Texts = len(texts)
+	if t.Training, err = run.LossOf(texts); err != nil {
+		return nil, err
 	}
-	answered, err := train.Canonical(f, texts, kernel.Best(), threads)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(v.out.W, "loss of %d held-out texts: %.4f in training, %.4f as answers are computed\n", len(texts), trained, answered)
-	return nil
+	t.Answers, err = train.Canonical(f, texts, kernel.Best(), threads)
+	return t, err
 }
 
 func (v verbs) trainCheck() *cobra.Command {
@@ -169,6 +206,7 @@ arithmetic, each text from its first token. The loss is in nats per token.`,
 	threads := c.Flags().Int("threads", runtime.NumCPU(), "threads to use; the result does not depend on it")
 	texts := c.Flags().Int("texts", 0, "measure only so many texts (0: all)")
 	seed := c.Flags().Uint64("seed", 1, "seed of the training")
+	asJSON := jsonFlag(c)
 	_ = c.MarkFlagRequired("data")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		if *threads < 1 || *texts < 0 {
@@ -200,8 +238,11 @@ arithmetic, each text from its first token. The loss is in nats per token.`,
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(v.out.W, "held-out loss of %d texts in canonical arithmetic: %.4f\n", len(held), loss)
-		return nil
+		if *asJSON {
+			return v.out.JSON(map[string]any{"texts": len(held), "answer_loss": loss})
+		}
+		_, err = fmt.Fprintf(v.out.W, "held-out loss of %d texts in canonical arithmetic: %.4f\n", len(held), loss)
+		return err
 	}
 	return c
 }
