@@ -2,6 +2,7 @@ package job
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/geistnet/geist/arith"
@@ -393,5 +394,54 @@ func TestProviderEnds(t *testing.T) {
 	e, out := e.Step(2+DefaultGrace.Engine, Tick{})
 	if e.Code() != EngineFailed || e.Phase() != PhaseRefused && e.Phase() != PhaseFailed || !slices.Contains(out, ProviderAction(SettleSession{0, false})) {
 		t.Errorf("an engine that hangs: %s %q %v", e.Phase(), e.Code(), out)
+	}
+}
+
+// Who waits for a place is not late, however long it takes; who went away is.
+func TestWaitsForPlace(t *testing.T) {
+	p, err := NewProvider(testOrder(t, nil), DefaultGrace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ = p.Step(1000, Joined{})
+	for now := Time(2000); now < 10*DefaultGrace.Client; now += 1000 {
+		if p, _ = p.Step(now, Tick{}); p.Phase() != PhaseOffered {
+			t.Fatalf("after %d ms: %s, %s", now-1000, p.Phase(), p.Code())
+		}
+	}
+	p, _ = p.Step(10*DefaultGrace.Client, Left{})
+	p, _ = p.Step(12*DefaultGrace.Client, Tick{})
+	if p.Code() != ClientGone {
+		t.Errorf("%s, %s", p.Phase(), p.Code())
+	}
+}
+
+// Log probabilities come through an event's line, and what is none is refused.
+func TestEventProbs(t *testing.T) {
+	e := Event{Type: EventChunk, Tokens: []int32{1, 2}, Text: "ab", Probs: []*TokenProb{{LogProb: -0.5, Top: []Alternative{{1, -0.5}, {7, -1.25}}}, nil}}
+	b, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"type":"chunk","tokens":[1,2],"text":"ab","logprobs":[{"p":-0.5,"top":[[1,-0.5],[7,-1.25]]},null]}` + "\n"; string(b) != want {
+		t.Errorf("%s\nwant %s", b, want)
+	}
+	got, err := ParseEvent(b)
+	if err != nil || len(got.Probs) != 2 || got.Probs[1] != nil || got.Probs[0].Top[1] != (Alternative{7, -1.25}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{`[{"p":-0.5}]`, `[{"p":0.5},null]`, `[{"p":-1e9},null]`, `[{"p":-1,"top":[[1]]},null]`, `[{"p":-1,"top":[[-1,-1]]},null]`, `[{"p":-1,"top":[[1.5,-1]]},null]`,
+		`[{"p":-1,"top":[` + strings.Repeat("[1,-1],", MaxAlternatives) + `[1,-1]]},null]`} {
+		if e, err := ParseEvent([]byte(`{"type":"chunk","tokens":[1,2],"logprobs":` + bad + `}`)); err == nil {
+			t.Errorf("%s gave %+v", bad, e.Probs[0])
+		}
+	}
+	o := testOrder(t, nil)
+	before, n := o.ID(), 21
+	if o.LogProbs = &n; o.Check() == nil {
+		t.Error("21 alternatives are taken")
+	}
+	if n = 0; o.Check() != nil || o.ID() == before {
+		t.Error("the wish for log probabilities is not part of the job's id")
 	}
 }
