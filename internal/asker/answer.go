@@ -21,6 +21,7 @@ import (
 	"github.com/geistnet/geist/internal/market"
 	"github.com/geistnet/geist/internal/pay"
 	"github.com/geistnet/geist/internal/prompt"
+	"github.com/geistnet/geist/internal/tools"
 )
 
 // answer is one question's answer: the jobs that make it, one after the other.
@@ -50,6 +51,7 @@ type answer struct {
 	stops  stopper
 	queue  []dialog.Delta
 	early  bool // the reader wants no more
+	ends   bool // and then the grammar lets the model say no more
 	served dialog.Served
 	sum    dialog.Summary
 	begun  time.Time
@@ -92,6 +94,9 @@ func (x *answer) choose() error {
 	}
 	if q.Demand.Quantisation != "" {
 		wish.Quantizations = []string{q.Demand.Quantisation}
+	}
+	if q.Demand.Audited {
+		wish.MinGrade = ghost.GhostAudited
 	}
 	a.mu.Lock()
 	wish.Busy = map[ghost.Key]int{}
@@ -363,6 +368,10 @@ func (x *answer) write(ids []int32) error {
 	x.stops = stopper{texts: q.Stop}
 	r := &ghost.Request{Prompt: ids, Sampling: q.Sampling, MaxTokens: q.MaxTokens, Stop: q.Stop}
 	r.Sampling.Seed = [32]byte{}
+	x.ends = x.grammar != "" && q.Choice.Mode == tools.Required
+	if end := x.model.form.End(); q.Choice.One && len(q.Tools) > 0 && x.model.words != nil && !x.ends && end != "" && len(r.Stop) < 64 {
+		r.Stop = append(slices.Clone(r.Stop), end) // after one call
+	}
 	if x.grammar != "" {
 		r.Grammar = sha256.Sum256([]byte(x.grammar))
 	}
@@ -540,7 +549,7 @@ func (x *answer) taken(c *call) bool {
 	for _, p := range pieces {
 		x.take(p)
 	}
-	if x.early {
+	if x.early && !x.ends { // what ends by itself costs the same every time
 		c.halt()
 	}
 	return len(pieces) > 0

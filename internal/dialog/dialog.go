@@ -61,6 +61,7 @@ type Demand struct {
 	ModelID      string // "ghost1…"; "": any that has the name
 	Quantisation string // such as "q8_0", lower case; "": any
 	Context      int    // positions that the model must be able to use; 0: any
+	Audited      bool   // only whose answers can be audited
 }
 
 // Shape is what the content of an answer must look like.

@@ -64,6 +64,7 @@ func (w *witness) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/witness" {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		out.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(out).Encode(w.said) // the reader may be gone
 		return
 	}

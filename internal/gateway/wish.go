@@ -75,6 +75,7 @@ func (w *wish) read() (a asked, err error) {
 	default:
 		return a, dialog.Errorf(dialog.Invalid, "verify", "verify is none, receipt, audit or replicate, not %q", clip(w.Verify))
 	}
+	a.demand.Audited = a.verify == dialog.VerifyAudit || a.verify == dialog.VerifyReplicate
 	p := w.Provider
 	if p == nil {
 		return a, nil

@@ -39,6 +39,14 @@ func Detect(template string) Form {
 	return Hermes
 }
 
+// End is the text after which a call is complete; "": there is no such text.
+func (f Form) End() string {
+	if f == Hermes {
+		return hermesClose
+	}
+	return ""
+}
+
 // most is how many calls a grammar allows in one message.
 const most = 4
 
