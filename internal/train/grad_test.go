@@ -66,22 +66,25 @@ func randomBatch(seed uint64, windows int, s Shape) Batch {
 func TestGradient(t *testing.T) {
 	s := small()
 	s.ProductTopK = s.ProductKeys * s.ProductKeys // where picks change, the loss jumps
-	checkGradient(t, s, func(string) bool { return true })
+	checkGradient(t, s, 0, func(string) bool { return true })
+	checkGradient(t, s, 0.5, func(string) bool { return true })
 	// What comes after the picks changes none.
-	checkGradient(t, small(), func(name string) bool {
+	checkGradient(t, small(), 0, func(name string) bool {
 		return slices.Contains([]string{"blk.2.memory.weight", "blk.2.ffn_gate.weight", "blk.2.ffn_down.weight", "output_norm.weight"}, name)
 	})
 }
 
-func checkGradient(t *testing.T, s Shape, smooth func(name string) bool) {
+func checkGradient(t *testing.T, s Shape, drop float32, smooth func(name string) bool) {
 	t.Helper()
 	m := rough(t, s, 1)
 	const batch = 2
 	tr := NewTrainer(m, batch, matmul.Best(), 2)
+	tr.Dropout(drop, 11, 7)
 	in := randomBatch(3, batch, s)
 	if _, err := tr.Gradient(in); err != nil {
 		t.Fatal(err)
 	}
+	tr.dropStep, tr.dropping = 7, drop > 0 // the losses that follow leave out the same rows
 	type tensor struct {
 		name string
 		w, g []float32
@@ -251,5 +254,41 @@ func TestRates(t *testing.T) {
 		if want := (1 + math.Cos(math.Pi*x)) / 2; math.Abs(float64(halfCosine(x))-want) > 1e-6 {
 			t.Errorf("half cosine at %v is %v, want %v", x, halfCosine(x), want)
 		}
+	}
+}
+
+// Dropout leaves out about the share that it is told, others at each step, and
+// nothing where losses are measured.
+func TestDropout(t *testing.T) {
+	tr := NewTrainer(rough(t, small(), 1), 1, matmul.Best(), 1)
+	for _, p := range []float32{0.1, 0.5, 0.9} {
+		var before uint64
+		for step := range 3 {
+			tr.Dropout(p, 5, step)
+			const n = 20000
+			count, sum := 0, uint64(0)
+			for i := range n {
+				if tr.drops(1, i) {
+					count++
+					sum += uint64(i) * uint64(i)
+				}
+			}
+			if share := float64(count) / n; math.Abs(share-float64(p)) > 0.02 {
+				t.Errorf("p = %v, step %d: %v are left out", p, step, share)
+			}
+			if sum == before {
+				t.Errorf("p = %v: step %d leaves out the same as the one before", p, step)
+			}
+			before = sum
+		}
+	}
+	in := randomBatch(3, 1, small())
+	want, err := tr.Loss(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.Dropout(0, 0, 0)
+	if got, err := tr.Loss(in); err != nil || got != want {
+		t.Errorf("the loss is %v with dropout and %v without, %v", want, got, err)
 	}
 }

@@ -29,10 +29,32 @@ func (t *Trainer) hashRows(l int, ids []int32) {
 		for i := b * T; i < (b+1)*T; i++ {
 			buf = h.IDs(buf[:0], t.in.In[t.in.Start[i]:i+1])
 			for j, id := range buf {
+				if t.dropping && t.drops(l, i*count+j) {
+					id = -1
+				}
 				ids[i*count+j] = int32(id)
 			}
 		}
 	})
+}
+
+// Dropout leaves each hashed row that a step would read out with probability p,
+// and makes the others larger in return: a model that leans on n-grams it has seen
+// twice learns the text by heart. step, which Gradient counts up, decides which.
+func (t *Trainer) Dropout(p float32, seed uint64, step int) {
+	t.drop, t.dropSeed, t.dropStep = uint64(float64(p)*(1<<32)), seed, uint64(step)
+	t.kept = 1
+	if p > 0 {
+		t.kept = 1 / (1 - p)
+	}
+}
+
+// drops decides for one read of a row: SplitMix64 of seed, step, block and place.
+func (t *Trainer) drops(l, place int) bool {
+	z := t.dropSeed*0x9e3779b97f4a7c15 + t.dropStep<<32 + uint64(l)<<56 + uint64(place)
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return (z^z>>31)>>32 < t.drop
 }
 
 // hashRead sets u, N rows of FF values, to the rows of the table that ids name.
@@ -42,7 +64,15 @@ func (t *Trainer) hashRead(u []float32, tab *Table, ids []int32) {
 	matmul.Each(t.threads, pieces(n), func(p int) {
 		for i := p * piece; i < min((p+1)*piece, n); i++ {
 			for j, id := range ids[i*count : (i+1)*count] {
-				copy(u[i*ff+j*tab.Cols:][:tab.Cols], tab.row(tab.W, int(id)))
+				part := u[i*ff+j*tab.Cols:][:tab.Cols]
+				if id < 0 {
+					clear(part)
+					continue
+				}
+				copy(part, tab.row(tab.W, int(id)))
+				if t.dropping {
+					t.mm.Path().Scale(part, t.kept)
+				}
 			}
 		}
 	})
@@ -171,7 +201,9 @@ func (t *Trainer) rowGrads(g *RowGrads, tab *Table, du []float32, st *memoryStat
 	first := t.first[:tab.Rows+1]
 	clear(first)
 	for _, id := range st.ids {
-		first[id+1]++
+		if id >= 0 {
+			first[id+1]++
+		}
 	}
 	g.Rows = g.Rows[:0]
 	for i := range tab.Rows {
@@ -185,8 +217,10 @@ func (t *Trainer) rowGrads(g *RowGrads, tab *Table, du []float32, st *memoryStat
 	}
 	uses := t.uses[:len(st.ids)]
 	for use, id := range st.ids {
-		uses[first[id]] = int32(use)
-		first[id]++
+		if id >= 0 {
+			uses[first[id]] = int32(use)
+			first[id]++
+		}
 	}
 	// first[i] is now the end of row i's uses, so the start of those of row i+1.
 	g.G = grow(g.G, len(g.Rows)*tab.Cols)
@@ -207,7 +241,7 @@ func (t *Trainer) rowGrads(g *RowGrads, tab *Table, du []float32, st *memoryStat
 					path.Axpy(sum, du[n*ff:(n+1)*ff], st.weight[use])
 					continue
 				}
-				path.Axpy(sum, du[n*ff+place*tab.Cols:][:tab.Cols], 1)
+				path.Axpy(sum, du[n*ff+place*tab.Cols:][:tab.Cols], t.kept)
 			}
 		}
 	})

@@ -25,6 +25,10 @@ type layerState struct {
 
 // A Trainer makes passes and steps over a model. One goroutine uses it.
 type Trainer struct {
+	drop, dropSeed, dropStep uint64 // of Dropout
+	dropping                 bool   // in a pass for a gradient
+	kept                     float32
+
 	m       *Model
 	batch   int // windows
 	n       int // tokens: batch·Context
@@ -48,7 +52,7 @@ type Trainer struct {
 func NewTrainer(m *Model, batch int, path matmul.Path, threads int) *Trainer {
 	s := &m.Shape
 	threads = max(threads, 1)
-	t := &Trainer{m: m, batch: batch, n: batch * s.Context, threads: threads, mm: matmul.New(path, threads)}
+	t := &Trainer{m: m, batch: batch, n: batch * s.Context, threads: threads, mm: matmul.New(path, threads), kept: 1}
 	t.serial = make(chan *matmul.Multiplier, threads)
 	for range threads {
 		t.serial <- matmul.New(path, 1)
@@ -256,7 +260,11 @@ func (t *Trainer) Loss(in Batch) (float64, error) {
 func (t *Trainer) Gradient(in Batch) (float64, error) {
 	m, s, N := t.m, &t.m.Shape, t.n
 	clear(m.slab[1])
-	if err := t.forward(in); err != nil {
+	t.dropping = t.drop > 0
+	err := t.forward(in)
+	t.dropping = false
+	t.dropStep++
+	if err != nil {
 		return 0, err
 	}
 	t.output(true)

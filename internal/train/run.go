@@ -85,6 +85,7 @@ func NewRun(r Recipe, text []byte, o Options) (*Run, error) {
 		return nil, err
 	}
 	run.trainer = NewTrainer(run.Model, r.Batch, o.Path, o.Threads)
+	run.trainer.Dropout(r.RowDropout, r.Seed, run.Model.Step)
 	return run, nil
 }
 

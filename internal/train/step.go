@@ -22,6 +22,7 @@ type Optimiser struct {
 	RowBeta2    float32
 	Eps         float32
 	WeightDecay float32 // of matrices; norms and rows have none
+	RowDropout  float32 // share of reads of hashed rows that a step leaves out
 	Clip        float32 // the longest gradient of the parameters together; longer ones are shortened
 }
 
