@@ -12,6 +12,7 @@ import (
 	"github.com/geistnet/geist/audit"
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/hashmany"
 	"github.com/geistnet/geist/internal/prove"
 	"github.com/geistnet/geist/internal/tokenizer"
 )
@@ -88,7 +89,7 @@ right.`,
 			end = &audit.Ending{Ends: prove.Ends(tok)}
 		}
 		begin := v.now()
-		verdict := audit.JudgeEnding(runFile, ghostBytes, proof, &want, end)
+		verdict := audit.JudgeWith(runFile, ghostBytes, proof, audit.Options{Size: &want, End: end, Hasher: hashmany.New()})
 		took := v.now().Sub(begin)
 		var picture *audit.Explanation
 		if verdict.Accepted && *explain >= 0 {

@@ -12,6 +12,7 @@ import (
 	"github.com/geistnet/geist/audit"
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/dialog"
+	"github.com/geistnet/geist/internal/hashmany"
 	"github.com/geistnet/geist/internal/job"
 )
 
@@ -56,8 +57,8 @@ func (a *Asker) holds(id string) bool {
 	return err == nil
 }
 
-// Files of a receipt: the run file, the Ghost file, and the proof, which is nil
-// before there is one.
+// Files of a receipt: the run file, the Ghost file, which is nil if the model has
+// none here, and the proof, which is nil before there is one.
 func (a *Asker) Files(id string) (run, ghostFile, proof []byte, err error) {
 	if !a.holds(id) {
 		return nil, nil, nil, errNoReceipt
@@ -71,7 +72,7 @@ func (a *Asker) Files(id string) (run, ghostFile, proof []byte, err error) {
 	}
 	if k := a.names.have(f.Receipt.Model); k != nil {
 		ghostFile = k.file
-	} else if ghostFile, err = os.ReadFile(filepath.Join(a.o.Dir, "models", f.Receipt.Model.String()+".ghost")); err != nil {
+	} else if ghostFile, err = os.ReadFile(filepath.Join(a.o.Dir, "models", f.Receipt.Model.String()+".ghost")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, nil, nil, err
 	}
 	if proof, err = os.ReadFile(a.path(id, ".proof")); errors.Is(err, os.ErrNotExist) {
@@ -92,7 +93,7 @@ func (a *Asker) Audit(ctx context.Context, id string) *audit.Verdict {
 		return nil
 	}
 	f, err := audit.ParseRunFile(run)
-	if err != nil {
+	if err != nil || g == nil {
 		return nil
 	}
 	var e Entry
@@ -121,7 +122,7 @@ func (a *Asker) Audit(ctx context.Context, id string) *audit.Verdict {
 			return nil
 		}
 	}
-	v = audit.Judge(run, g, proof, &f.Size)
+	v = audit.JudgeWith(run, g, proof, audit.Options{Size: &f.Size, Hasher: hashmany.New()})
 	if v.Accepted {
 		if err := a.ended(f); err != nil {
 			v.Accepted, v.Reason = false, err.Error()
@@ -187,5 +188,5 @@ func (a *Asker) Verdict(id string) *audit.Verdict {
 	if err != nil || proof == nil {
 		return nil
 	}
-	return audit.Judge(run, g, proof, nil)
+	return audit.JudgeWith(run, g, proof, audit.Options{Hasher: hashmany.New()})
 }
