@@ -224,15 +224,15 @@ func (n *Node) getFile(w http.ResponseWriter, q *http.Request) {
 		fail(w, http.StatusNotFound, err.Error())
 		return
 	}
-	b := run
+	b, none := run, "there is no proof of this answer yet; POST …/audit demands one"
 	switch q.URL.Path[len(q.URL.Path)-5:] {
 	case "ghost":
-		b = g
+		b, none = g, "this answer's model has no Ghost file: nothing of the answer can be checked"
 	case "proof":
 		b = proof
 	}
 	if b == nil {
-		fail(w, http.StatusNotFound, "there is no proof of this answer yet; POST …/audit demands one")
+		fail(w, http.StatusNotFound, none)
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
@@ -243,8 +243,13 @@ func (n *Node) getFile(w http.ResponseWriter, q *http.Request) {
 // postAudit demands a proof, if there is none yet, and gives the verdict.
 func (n *Node) postAudit(w http.ResponseWriter, q *http.Request) {
 	id := q.PathValue("id")
-	if _, _, _, err := n.asker.Files(id); err != nil {
+	_, g, _, err := n.asker.Files(id)
+	if err != nil {
 		fail(w, http.StatusNotFound, err.Error())
+		return
+	}
+	if g == nil {
+		fail(w, http.StatusConflict, "this answer's model has no Ghost file: nothing of the answer can be checked, and its grade is reputation")
 		return
 	}
 	v := n.asker.Audit(q.Context(), id)

@@ -248,9 +248,12 @@ func (s *upstreamStream) read() {
 	if data = strings.TrimSpace(data); ok && data != "" && data != "[DONE]" {
 		s.chunk([]byte(data))
 	}
-	if data == "[DONE]" || errors.Is(err, io.EOF) {
+	if data == "[DONE]" || errors.Is(err, io.EOF) && s.finish != "" {
 		s.end()
 		return
+	}
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("the server's answer has no end: %w", io.ErrUnexpectedEOF)
 	}
 	if err != nil && !s.ended {
 		s.ended, s.err = true, err
