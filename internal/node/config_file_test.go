@@ -196,3 +196,24 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// TestConfigDocs: the example in docs/operations.md is a configuration.
+func TestConfigDocs(t *testing.T) {
+	b, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, ok := strings.Cut(string(b), "```\n{")
+	text, _, closed := strings.Cut(text, "```")
+	if !ok || !closed {
+		t.Fatal("docs/operations.md has no example of a configuration")
+	}
+	c := Default("/state")
+	names, err := c.decode([]byte("{" + text))
+	if err != nil || len(names) < 5 {
+		t.Fatalf("%d values, %v", len(names), err)
+	}
+	if err := c.Check(); err != nil {
+		t.Error(err)
+	}
+}
