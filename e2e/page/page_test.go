@@ -18,7 +18,7 @@ import (
 	"github.com/geistnet/geist/internal/web"
 )
 
-// front is a node's address as a browser uses it: the page without a key, all
+// front is the address of a node that demands a key: the page without one, all
 // else through the node's guard.
 func front(t *testing.T, n *node.Node) string {
 	t.Helper()
@@ -89,7 +89,7 @@ func TestPage(t *testing.T) {
 		c.Relay, c.Relays = false, []string{first.RelayURL()}
 		c.Keys = []string{key}
 	})
-	env := []string{"GEIST_URL=" + front(t, first), "GEIST_GUARDED_URL=" + front(t, guarded), "GEIST_KEY=" + key, "GEIST_CHROMIUM=" + chromium, "CI="}
+	env := []string{"GEIST_URL=" + first.URL(), "GEIST_GUARDED_URL=" + front(t, guarded), "GEIST_KEY=" + key, "GEIST_CHROMIUM=" + chromium, "CI="}
 	if hold {
 		fmt.Println(strings.Join(env, " "))
 		stop := make(chan os.Signal, 1)
