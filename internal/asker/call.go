@@ -138,11 +138,20 @@ func (c *call) run(first job.AskerInput, nonce ghost.Nonce) {
 			c.conn()
 		}
 	}()
-	tick := time.NewTicker(50 * time.Millisecond)
+	const slow, fast = 500 * time.Millisecond, 50 * time.Millisecond // thousands of calls tick
+	tick := time.NewTicker(slow)
 	defer tick.Stop()
+	hurry := false
 	c.step(first, nonce)
 	stop := c.stop
 	for c.end == nil {
+		if h := c.m.Hurry(); h != hurry {
+			if hurry = h; h {
+				tick.Reset(fast)
+			} else {
+				tick.Reset(slow)
+			}
+		}
 		select {
 		case x := <-c.inbox:
 			switch x := x.(type) {

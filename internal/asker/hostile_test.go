@@ -195,7 +195,7 @@ func accepted(o *job.Order) job.Event { return job.Event{Type: job.EventAccepted
 // impatient is DefaultPatience for tests: the waits are shorter, the rules the same.
 func impatient(o *Options) {
 	o.Patience = job.DefaultPatience(pay.MaxAmount)
-	o.Patience.Silence, o.Patience.Progress, o.Patience.PayRetry = 200, 1500, 200
+	o.Patience.Silence, o.Patience.Progress, o.Patience.PayRetry = 200, 5000, 200
 }
 
 // Whatever a provider does: the answer comes from the next one, what was paid was

@@ -203,6 +203,7 @@ func (a Asker) Paid() pay.MilliSat     { return a.s.Paid }
 func (a Asker) Promised() pay.MilliSat { return a.s.Promised }
 func (a Asker) Tokens() []int32        { return slices.Clone(a.s.Tokens) } // resumed ones first
 func (a Asker) Finish() ghost.Finish   { return a.s.Finish }
+func (a Asker) Hurry() bool            { return a.s.Gap != "" } // a Tick is wanted within 50 ms
 func (a Asker) Receipt() *ghost.Receipt { // nil if there is none
 	if a.s.Receipt == nil {
 		return nil
