@@ -379,16 +379,19 @@ func (n *Node) openProvider(ctx context.Context) error {
 		}
 		trust[k] = m
 	}
+	own, err := AskerSecret(n.parts.Secret).Public()
+	if err != nil {
+		return err
+	}
 	n.taken, err = pay.NewCredit(n.parts.Secret, j, func(peer ghost.Key) (give, take pay.MilliSat) {
+		if peer == own {
+			return ownLimit, ownLimit
+		}
 		if m, ok := trust[peer]; ok {
 			return m, n.cfg.Debt
 		}
 		return n.cfg.Credit, n.cfg.Debt
 	})
-	if err != nil {
-		return err
-	}
-	own, err := AskerSecret(n.parts.Secret).Public()
 	if err != nil {
 		return err
 	}
@@ -615,13 +618,25 @@ func (n *Node) refresh() {
 	}
 }
 
+// ownLimit is what a node may owe itself, in millisatoshi: nobody is at risk.
+const ownLimit pay.MilliSat = 1e15
+
 func (n *Node) openAsker(context.Context) error {
 	j, err := n.journal("ask")
 	if err != nil {
 		return err
 	}
 	secret := AskerSecret(n.parts.Secret)
-	n.owed, err = pay.NewCredit(secret, j, func(ghost.Key) (give, take pay.MilliSat) { return n.cfg.Credit, n.cfg.Debt })
+	own, err := n.parts.Secret.Public()
+	if err != nil {
+		return err
+	}
+	n.owed, err = pay.NewCredit(secret, j, func(peer ghost.Key) (give, take pay.MilliSat) {
+		if peer == own {
+			return ownLimit, ownLimit
+		}
+		return n.cfg.Credit, n.cfg.Debt
+	})
 	if err != nil {
 		return err
 	}
