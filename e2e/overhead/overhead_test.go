@@ -26,6 +26,7 @@ import (
 	"github.com/geistnet/geist/internal/chat"
 	"github.com/geistnet/geist/internal/dialog"
 	"github.com/geistnet/geist/internal/engine"
+	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/local"
 	"github.com/geistnet/geist/internal/node"
 	"github.com/geistnet/geist/internal/tales"
@@ -71,7 +72,12 @@ func TestOverhead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := local.Open(t.Context(), f, local.Options{Engine: engine.Options{Sessions: 4}})
+	g, err := author.Build(t.Context(), f, author.Options{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As a provider opens it.
+	m, err := local.Open(t.Context(), f, local.Options{Path: kernel.Best(), Available: local.Available(), Engine: engine.Options{Trace: g}})
 	if err != nil {
 		t.Fatal(err)
 	}

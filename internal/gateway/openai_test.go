@@ -218,7 +218,7 @@ func TestChatQuestion(t *testing.T) {
 		t.Errorf("%+v", q)
 	}
 	want := dialog.Route{Order: []string{"a"}, Only: []string{"79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"}, Ignore: []string{"c"}, NoFallback: true, MaxPrompt: 5, MaxAnswer: 6, Sort: dialog.SortPrice}
-	if !reflect.DeepEqual(q.Route, want) || q.Verify != dialog.VerifyAudit || q.Demand != (dialog.Demand{Quantisation: "q8_0", Context: 100}) {
+	if !reflect.DeepEqual(q.Route, want) || q.Verify != dialog.VerifyAudit || q.Demand != (dialog.Demand{Quantisation: "q8_0", Context: 100, Audited: true}) {
 		t.Errorf("route %+v, verify %q, demand %+v", q.Route, q.Verify, q.Demand)
 	}
 }
