@@ -38,7 +38,6 @@ type answer struct {
 	request *ghost.Request
 	grammar string
 	seed    ghost.Nonce
-	most    pay.MilliSat
 
 	mu  sync.Mutex // of cur
 	cur *call
@@ -105,7 +104,7 @@ func (x *answer) choose() error {
 	}
 	a.mu.Unlock()
 	wish.Context = 1 // what is needed is known when the prompt is written
-	ranking, first, err := x.learn(wish, all, name)
+	first, err := x.learn(wish, all, name)
 	if err != nil {
 		return err
 	}
@@ -122,7 +121,8 @@ func (x *answer) choose() error {
 		wish.OutputTokens = min(q.MaxTokens, mostTokens)
 	}
 	wish.Context = len(ids) + max(1, q.MaxTokens)
-	if ranking, err = a.rank(all, wish); err != nil {
+	ranking, err := a.rank(all, wish)
+	if err != nil {
 		return dialog.Errorf(dialog.Invalid, "provider", "%v", err)
 	}
 	x.offers = ranking.Offers
@@ -147,33 +147,33 @@ func (x *answer) choose() error {
 
 // learn finds the model of the best offer and what is to be known of it. A model
 // that nobody can show is as if it was not offered.
-func (x *answer) learn(wish *market.Wish, all []*market.Ask, name string) (*market.Ranking, *market.Ask, error) {
+func (x *answer) learn(wish *market.Wish, all []*market.Ask, name string) (*market.Ask, error) {
 	a := x.a
 	var last error
 	for {
 		ranking, err := a.rank(all, wish)
 		if err != nil {
-			return nil, nil, dialog.Errorf(dialog.Invalid, "provider", "%v", err)
+			return nil, dialog.Errorf(dialog.Invalid, "provider", "%v", err)
 		}
 		if len(ranking.Offers) == 0 {
 			if last == nil {
 				last = nobody(x.q, name, all, ranking)
 			}
-			return nil, nil, last
+			return nil, last
 		}
 		first := ranking.Offers[0].Ask
 		x.id, x.name = first.Model, first.ModelName
 		if first.Grade != ghost.Reputation {
 			if x.model, err = a.names.get(x.ctx, x.id, all); err == nil {
-				return ranking, first, nil
+				return first, nil
 			}
 		} else if x.model, err = (&known{}), nil; x.id == prompt.PlainID(x.name) {
-			return ranking, first, nil
+			return first, nil
 		} else {
 			err = errors.New("the offer names another model")
 		}
 		if x.ctx.Err() != nil {
-			return nil, nil, x.ctx.Err()
+			return nil, x.ctx.Err()
 		}
 		last = dialog.Errorf(dialog.Unavailable, "model", "%s: %v", first.ModelName, err)
 		all = slices.DeleteFunc(slices.Clone(all), func(k *market.Ask) bool { return k.Model == first.Model })

@@ -92,7 +92,6 @@ type house struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
-	wrap  func(http.Handler) http.Handler
 }
 
 // kill breaks all connections and takes no more, as a killed process does.

@@ -434,8 +434,3 @@ func (c *call) close() {
 		}
 	}
 }
-
-// audit demands the proof of a settled job.
-func (c *call) audit(ctx context.Context, call job.AuditCall) ([]byte, error) {
-	return c.a.proof(ctx, c.url("/"+hex.EncodeToString(c.id[:])+"/audit"), "application/json", call.Encode())
-}

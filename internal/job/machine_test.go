@@ -319,7 +319,7 @@ func TestProviderRestart(t *testing.T) {
 	p := runningProvider(t, o)
 	p, _ = p.Step(1100, Received{643})
 	state := p.Encode()
-	p, out := p.Step(1101, Computed{N: 40, Tokens: tokensAt(40, 10)})
+	_, out := p.Step(1101, Computed{N: 40, Tokens: tokensAt(40, 10)})
 	if len(emitted(out)) != 1 || emitted(out)[0].N != 40 {
 		t.Fatalf("%v", out)
 	}

@@ -415,7 +415,7 @@ func (w *world) providerDoes(a ProviderAction) {
 			case offer != nil:
 				w.toProvider(CoverOffer{offer})
 			default:
-				w.toProvider(Covered{a.Total})
+				w.toProvider(Covered(a))
 			}
 		})
 	case Compute:

@@ -36,9 +36,6 @@ const (
 	MaxContent    = 16 << 10 // bytes
 )
 
-// groupOrder is the order of the group of secp256k1, big-endian.
-const groupOrder = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xba\xae\xdc\xe6\xaf\x48\xa0\x3b\xbf\xd2\x5e\x8c\xd0\x36\x41\x41"
-
 // maxTime is the last second of the year 9999.
 const maxTime = 253402300799
 

@@ -251,7 +251,7 @@ func TestRails(t *testing.T) {
 					t.Fatal(err)
 				}
 				re()
-				if m, err = a.Close(t.Context()); err != nil {
+				if _, err = a.Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				re()

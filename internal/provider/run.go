@@ -354,7 +354,7 @@ func (r *run) act(a job.ProviderAction) job.ProviderInput {
 		case offer != nil:
 			return job.CoverOffer{Offer: offer}
 		}
-		return job.Covered{Total: a.Total}
+		return job.Covered(a)
 	case job.Compute:
 		return r.compute(a.From, a.Until)
 	case job.StopEngine:
