@@ -158,11 +158,11 @@ func (e *env) welcome(n *node.Node, cfg *node.Config, took time.Duration) {
 	s := n.Status()
 	w := e.out.W
 	fmt.Fprintf(w, "geist %s is up after %.1f s\n\n", s.Version, took.Seconds())
-	fmt.Fprintf(w, "  page      %s\n", s.URL)
-	key := "any key"
+	key, page := "any key", s.URL
 	if len(cfg.Keys) > 0 {
-		key = "one of your keys"
+		key, page = "one of your keys", s.URL+"/?key=KEY"
 	}
+	fmt.Fprintf(w, "  page      %s\n", page)
 	fmt.Fprintf(w, "  OpenAI    OPENAI_BASE_URL=%s/v1  (%s)\n", s.URL, key)
 	fmt.Fprintf(w, "  Ollama    OLLAMA_HOST=%s\n", strings.TrimPrefix(s.URL, "http://"))
 	if s.Provide != "" {

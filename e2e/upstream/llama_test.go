@@ -3,7 +3,6 @@ package upstream
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -153,5 +152,5 @@ func TestLlama(t *testing.T) {
 		}
 		paid += e.Paid
 	}
-	t.Log(fmt.Sprintf("%d answers for %d msat", len(n.receipts()), paid))
+	t.Logf("%d answers for %d msat", len(n.receipts()), paid)
 }

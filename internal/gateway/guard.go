@@ -95,10 +95,33 @@ func crossOrigin(origins []string) (*http.CrossOriginProtection, error) {
 	return p, nil
 }
 
+// keyCookie is where a browser keeps the key that it was given once.
+const keyCookie = "geist-key"
+
+// pageKey takes a browser that shows its key in the address, /?key=KEY, to the
+// page, with the key in a cookie that no script reads and no other site sends.
+func (c *call) pageKey() bool {
+	key := c.r.URL.Query().Get("key")
+	if key == "" || len(c.g.opt.Keys) == 0 {
+		return false
+	}
+	http.SetCookie(c.w, &http.Cookie{Name: keyCookie, Value: key, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: c.r.TLS != nil})
+	http.Redirect(c.w, c.r, "/", http.StatusSeeOther)
+	return true
+}
+
 func (g *Gateway) knownKey(r *http.Request) bool {
 	key := r.Header.Get("X-Api-Key")
 	if scheme, rest, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
 		key = strings.TrimSpace(rest)
+	}
+	if key == "" { // of a browser, see pageKey
+		if c, err := r.Cookie(keyCookie); err == nil {
+			key = c.Value
+		}
+	}
+	if key == "" && clean(r.URL.Path) == "/" {
+		key = r.URL.Query().Get("key")
 	}
 	// Sums have one length, so the comparison tells nothing by its time.
 	got, found := sha256.Sum256([]byte(key)), 0

@@ -109,6 +109,9 @@ func (c *call) receipt() error {
 // root tells Ollama clients that somebody is there, and browsers more.
 func (c *call) root() error {
 	if c.g.opt.Page != nil && c.r.Method == http.MethodGet && strings.Contains(c.r.Header.Get("Accept"), "text/html") {
+		if c.pageKey() {
+			return nil
+		}
 		c.g.opt.Page.ServeHTTP(c.w, c.r)
 		return nil
 	}
