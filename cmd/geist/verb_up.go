@@ -308,7 +308,7 @@ func verdictLine(a *asked) string {
 	case a.Verified == string(dialog.VerifyReplicate):
 		return "two providers signed for the same run, and its opened values are right"
 	case v != nil && v.Accepted && v.Counts != nil:
-		return fmt.Sprintf("%s: %d of %d cells and all %d embeddings opened, every value exactly right (%s of proof)",
+		return fmt.Sprintf("%s: %d draws among %d cells and all %d embeddings opened, every value exactly right (%s of proof)",
 			v.Grade, v.Counts.Cells, v.Positions*v.Layers, v.Counts.Embeddings, console.Size(int64(v.ProofBytes)))
 	case v != nil && !v.Accepted:
 		return "REFUSED: " + console.Clean(v.Reason)

@@ -126,6 +126,9 @@ func (x *answer) choose() error {
 		return dialog.Errorf(dialog.Invalid, "provider", "%v", err)
 	}
 	x.offers = ranking.Offers
+	if q.Verify == dialog.VerifyReplicate && !several(x.offers) {
+		return dialog.Errorf(dialog.Mismatch, "verify", "replicate needs two providers of %s, and there are not as many now; ask for audit", x.name)
+	}
 	context := 0
 	for i := range x.offers {
 		context = max(context, x.offers[i].Ask.Context)
@@ -700,7 +703,7 @@ func (x *answer) finish(c *call, e *Entry) {
 	v := x.a.Audit(x.ctx, e.Receipt)
 	switch {
 	case v == nil: // no proof came
-		x.err = dialog.Errorf(dialog.Rejected, "verify", "the provider did not open what the audit drew; the answer is unverified, and the provider is marked")
+		x.err = dialog.Errorf(dialog.Rejected, "verify", "the provider gave no proof when asked to open what the audit drew; the answer is unverified, and that counts against the provider")
 		return
 	case !v.Accepted:
 		x.err = dialog.Errorf(dialog.Rejected, "verify", "the answer did not stand the audit: %s", v.Reason)
@@ -754,6 +757,7 @@ func (x *answer) replicate(c *call) {
 		x.sum.Verified = dialog.VerifyReplicate
 		return
 	}
+	x.err = dialog.Errorf(dialog.Unavailable, "verify", "no second provider gave the answer too; it is audited and not replicated")
 }
 
 // stopper cuts a text before the first stop text, and holds back what may begin
@@ -797,4 +801,14 @@ func (s *stopper) add(text string, last bool) string {
 func unhex(s string) (b [32]byte, ok bool) {
 	n, err := hex.Decode(b[:], []byte(s))
 	return b, err == nil && n == len(b) && len(s) == 2*len(b)
+}
+
+// several tells whether offers are of more than one provider.
+func several(offers []market.Ranked) bool {
+	for i := range offers {
+		if offers[i].Ask.Provider != offers[0].Ask.Provider {
+			return true
+		}
+	}
+	return false
 }

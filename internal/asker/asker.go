@@ -55,6 +55,9 @@ type Options struct {
 	Patience job.Patience // its Most is what one request may cost, unless it says less
 	Verify   dialog.Verify
 	Size     audit.Size // of audits
+	// AuditPatience bounds the pauses between demands for a proof from a provider
+	// that cannot be reached; they double from half a second. 0: 4 s.
+	AuditPatience time.Duration
 	// Watch, if not nil, learns of every call that ended. It must not block.
 	Watch func(Entry)
 	// Judged, if not nil, learns of every verdict on an answer, also of one that is
@@ -137,6 +140,9 @@ func New(o Options) (*Asker, error) {
 	}
 	if o.Verify == dialog.VerifyDefault {
 		o.Verify = dialog.VerifyReceipt
+	}
+	if o.AuditPatience == 0 {
+		o.AuditPatience = 4 * time.Second
 	}
 	if o.Size == (audit.Size{}) {
 		o.Size = audit.Standard
@@ -270,6 +276,8 @@ func (a *Asker) Experience() []market.Experience {
 			x.Audit = market.AuditPassed
 		case "failed":
 			x.Audit = market.AuditFailed
+		case verdictMissing:
+			x.OK, x.Reason = false, "no-proof"
 		}
 		out = append(out, x)
 	}
@@ -395,16 +403,19 @@ func (a *Asker) proof(ctx context.Context, url, contentType string, body []byte)
 	q.Header.Set("Content-Type", contentType)
 	w, err := a.o.HTTP.Do(q)
 	if err != nil {
-		return nil, err
+		return nil, &unreached{err}
 	}
 	defer w.Body.Close()
 	const most = 64 << 20
 	b, err := io.ReadAll(io.LimitReader(w.Body, most+1))
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, &unreached{err}
 	case w.StatusCode != http.StatusOK:
 		if e, err := job.ParseEvent(b); err == nil && e.Type == job.EventRefused {
+			if e.Code == job.Draining || e.Code == job.Busy {
+				return nil, &unreached{errors.New(e.Code.Sentence())}
+			}
 			return nil, fmt.Errorf("%s %s", e.Code.Sentence(), e.Message)
 		}
 		return nil, fmt.Errorf("status %d", w.StatusCode)

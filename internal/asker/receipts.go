@@ -111,11 +111,16 @@ func (a *Asker) Audit(ctx context.Context, id string) *audit.Verdict {
 			return nil
 		}
 		call := job.AuditCall{Nonce: f.AuditNonce, Size: f.Size}
-		proof, err = a.proof(ctx, string(endpoint)+"/geist/v1/jobs/"+e.Job+"/audit", "application/json", call.Encode())
+		proof, err = a.demand(ctx, string(endpoint)+"/geist/v1/jobs/"+e.Job+"/audit", call.Encode())
 		if err != nil {
 			a.o.Log.Warn("audit", "receipt", id, "error", err)
 			if caller.Err() == nil && a.ctx.Err() == nil && e.Job != "" {
+				// Who refuses has failed. Who cannot be reached may be starting again: that
+				// counts as an answer that did not come, not as a forged one.
 				e.Verdict, e.Reason = "failed", "no proof: "+err.Error()
+				if u := (*unreached)(nil); errors.As(err, &u) {
+					e.Verdict = verdictMissing
+				}
 				a.put(e)
 				a.o.Judged(e)
 			}
@@ -140,6 +145,35 @@ func (a *Asker) Audit(ctx context.Context, id string) *audit.Verdict {
 		a.o.Judged(e)
 	}
 	return v
+}
+
+// verdictMissing is the verdict of an audit whose provider could not be reached.
+const verdictMissing = "missing"
+
+// unreached is the error of a demand that got no answer, or "not now".
+type unreached struct{ err error }
+
+func (u *unreached) Error() string { return u.err.Error() }
+func (u *unreached) Unwrap() error { return u.err }
+
+// demand asks for a proof, and again for some seconds if nobody answers: a
+// provider that starts again finds the job in its journal.
+func (a *Asker) demand(ctx context.Context, url string, body []byte) (proof []byte, err error) {
+	for pause := 500 * time.Millisecond; ; pause *= 2 {
+		if proof, err = a.proof(ctx, url, "application/json", body); err == nil {
+			return proof, nil
+		}
+		if u := (*unreached)(nil); !errors.As(err, &u) || pause > a.o.AuditPatience {
+			return nil, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, err
+		case <-a.ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // ended checks that the answer ended for the reason that its receipt gives.
