@@ -23,7 +23,8 @@ type view struct {
 	refused []market.Refused
 	reviews []*market.Review
 	trust   *market.Trust
-	at      time.Time // of the lists
+	at      time.Time     // of the lists
+	cost    time.Duration // what making them took the last time
 	dirty   bool
 }
 
@@ -94,9 +95,16 @@ func (v *view) prune() {
 // lists makes the lists again if they are old. v.mu is held.
 func (v *view) lists() {
 	now := v.now()
-	if !v.dirty && now.Sub(v.at) < viewAge {
+	wait := viewAge
+	if v.dirty {
+		wait = 0
+	}
+	// Whoever floods the relays with offers slows the news down, not every question.
+	if now.Sub(v.at) < max(wait, 10*v.cost) {
 		return
 	}
+	begin := time.Now()
+	defer func() { v.cost = time.Since(begin) }()
 	var asks, reviews []*nostr.Event
 	for _, e := range v.events {
 		switch e.Kind {
