@@ -100,7 +100,10 @@ func (v *view) lists() {
 		wait = 0
 	}
 	// Whoever floods the relays with offers slows the news down, not every question.
-	if now.Sub(v.at) < max(wait, 10*v.cost) {
+	if v.cost > 50*time.Millisecond {
+		wait = max(wait, 10*v.cost)
+	}
+	if now.Sub(v.at) < wait {
 		return
 	}
 	begin := time.Now()
