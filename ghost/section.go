@@ -238,23 +238,52 @@ func ReadExcerpt(id ID, b []byte) (m *Model, parts map[Part]bool, rest []byte, e
 	return m, parts, b[c.at:], err
 }
 
-// assemble makes a model of some of its parts, in the order of the file.
+// check refuses a name that no section of a file has: two names of one section
+// would be two values of one field.
+func (p Part) check() error {
+	layer, index := false, false // may be other than 0
+	switch p.Kind {
+	case PartHead, PartMiddle:
+	case PartTensor:
+		index = true
+	case PartLayer, PartExperts:
+		layer = p.Layer < OutputLayer
+	case PartVector, PartLinear, PartBias:
+		layer, index = p.Layer <= OutputLayer, p.Layer < OutputLayer
+	default:
+		return fmt.Errorf("part %v of the Ghost file is of no known kind", p)
+	}
+	if p.Layer < 0 || p.Index < 0 || p.Layer > 0 && !layer || p.Index > 0 && !index {
+		return fmt.Errorf("part %v of the Ghost file has a name that none has", p)
+	}
+	return nil
+}
+
+// assemble makes a model of some of its parts, in the order of the file: the
+// head, tensors, the middle, all others.
 func assemble(order []Part, data [][]byte) (*Model, map[Part]bool, error) {
 	m := &Model{}
 	parts := map[Part]bool{}
 	bits := map[int]uint8{} // of layers
+	middle := Part{Kind: PartMiddle}
 	for i, p := range order {
+		if err := p.check(); err != nil {
+			return nil, nil, err
+		}
 		if parts[p] {
 			return nil, nil, fmt.Errorf("part %v of the Ghost file is there twice", p)
 		}
-		parts[p] = true
-		if (i == 0) != (p.Kind == PartHead) || (i > 0 && p.Kind > PartMiddle || p.Kind == partKinds) && len(m.Layers) == 0 {
+		if (i == 0) != (p.Kind == PartHead) || parts[middle] != (p.Kind > PartMiddle) {
 			return nil, nil, fmt.Errorf("part %v of the Ghost file stands in the wrong place", p)
 		}
+		parts[p] = true
 		c := codec{what: fmt.Sprintf("part %v of a Ghost file", p), reading: true, b: data[i]}
 		if err := c.part(m, p, bits); err != nil {
 			return nil, nil, err
 		}
+	}
+	if !parts[middle] {
+		return nil, nil, fmt.Errorf("the excerpt of the Ghost file is without part %v", middle)
 	}
 	return m, parts, m.checkParts(parts)
 }

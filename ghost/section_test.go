@@ -2,9 +2,13 @@ package ghost
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
+
+	"github.com/geistnet/geist/merkle"
 )
 
 // TestSections demands that the sections are the file, each with a name of its
@@ -103,6 +107,93 @@ func excerpts(t *testing.T, m *Model) {
 	}
 }
 
+// craft makes an excerpt of all sections of a file that nobody would write, and
+// the id of that file.
+func craft(order []Part, data [][]byte) (ID, []byte) {
+	b := binary.LittleEndian.AppendUint64(nil, uint64(len(order)))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(order)))
+	leaves := make([]merkle.Hash, len(order))
+	for i, p := range order {
+		leaves[i] = leafOf(p, data[i])
+		b = binary.LittleEndian.AppendUint64(b, uint64(i))
+		b = append(b, p.name()...)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(data[i])))
+		b = append(b, data[i]...)
+	}
+	root, err := merkle.FromLeaves(leaves, merkle.Plain{}).Root()
+	if err != nil {
+		panic(err)
+	}
+	return idOf(uint64(len(order)), root), b
+}
+
+// TestHostileExcerpt refuses, under ids that are right, sections whose names or
+// places no file has.
+func TestHostileExcerpt(t *testing.T) {
+	for _, m := range []*Model{testModel(3, true), testModel(3, false), memoryModel(3)} {
+		s, err := split(encode(t, m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, middle := s.at[Part{Kind: PartHead}], s.at[Part{Kind: PartMiddle}]
+		layer, q := s.data[s.at[Part{Kind: PartLayer}]], s.data[s.at[Part{PartLinear, 0, LinearQ}]]
+		norm := s.data[s.at[Part{Kind: PartVector}]]
+		one := bytes.Clone(s.data[middle]) // of one layer
+		binary.LittleEndian.PutUint32(one[len(one)-4:], 1)
+		bare := slices.Concat(one[:4], make([]byte, 4), one[len(one)-4:]) // and without rules
+		count := []byte{1, 0, 0, 0}
+		type section struct {
+			part Part
+			data []byte
+		}
+		ahead := []section{{s.parts[head], s.data[head]}}
+		begin := append(slices.Clip(ahead), section{s.parts[middle], s.data[middle]})
+		var all []section
+		for i, p := range s.parts {
+			all = append(all, section{p, s.data[i]})
+		}
+		first := append(slices.Clip(begin), section{Part{Kind: PartLayer}, layer})
+		for _, c := range []struct {
+			name     string
+			sections []section
+		}{
+			{"nothing but a head", ahead},
+			{"no head", begin[1:]},
+			{"head with an index", append([]section{{Part{PartHead, 0, 1}, s.data[head]}}, begin[1:]...)},
+			{"two heads", append(slices.Clip(ahead), begin...)},
+			{"another head", append(slices.Clip(begin), section{Part{PartHead, 0, 1}, s.data[head]})},
+			{"tensor of a layer", append(slices.Clip(ahead), section{Part{PartTensor, 1, 0}, s.data[1]}, begin[1])},
+			{"tensor after the middle", append(slices.Clip(begin), section{s.parts[1], s.data[1]})},
+			{"layer before the middle", append(slices.Clip(ahead), section{Part{Kind: PartLayer}, layer}, begin[1])},
+			{"head of the output", append(slices.Clip(begin), section{Part{PartLayer, OutputLayer, 0}, layer})},
+			{"experts of the output", append(slices.Clip(begin), section{Part{PartExperts, OutputLayer, 0}, count})},
+			{"second matrix of the output", append(slices.Clip(begin), section{Part{PartLinear, OutputLayer, 1}, q})},
+			{"second vector of the output", append(slices.Clip(begin), section{Part{PartVector, OutputLayer, 1}, norm})},
+			{"bias without its matrix", append(slices.Clip(begin), section{Part{PartBias, OutputLayer, 0}, count})},
+			{"layer beyond the output", append(slices.Clip(begin), section{Part{PartLayer, OutputLayer + 1, 0}, layer})},
+			{"middle twice", append(slices.Clip(all), begin[1])},
+			{"second middle of fewer layers", append(slices.Clip(all), section{Part{PartMiddle, 0, 1}, one})},
+			{"second middle without rules", append(slices.Clip(all), section{Part{PartMiddle, 0, 1}, bare})},
+			{"middle of a layer", append(slices.Clip(all), section{Part{PartMiddle, 1, 0}, one})},
+			{"layer with an index", append(slices.Clip(first), section{Part{PartLayer, 0, 1}, layer})},
+			{"experts with an index", append(slices.Clip(first), section{Part{PartExperts, 0, 1}, count})},
+			{"matrix of no such index", append(slices.Clip(first), section{Part{PartLinear, 0, 1 << 30}, q})},
+			{"matrix without its tensor", append(slices.Clip(first), section{Part{PartLinear, 0, LinearQ}, q})},
+			{"unknown kind", append(slices.Clip(begin), section{Part{Kind: partKinds}, nil})},
+		} {
+			var order []Part
+			var data [][]byte
+			for _, x := range c.sections {
+				order, data = append(order, x.part), append(data, x.data)
+			}
+			id, b := craft(order, data)
+			if _, _, _, err := ReadExcerpt(id, b); err == nil {
+				t.Errorf("%s: accepted", c.name)
+			}
+		}
+	}
+}
+
 // FuzzExcerpt reads excerpts of files that hostile authors made: the id is
 // always right.
 func FuzzExcerpt(f *testing.F) {
@@ -122,6 +213,40 @@ func FuzzExcerpt(f *testing.F) {
 		got, _, err := assemble(order, [][]byte{head, s.data[1], s.data[s.at[order[2]]], s.data[s.at[order[3]]], data})
 		if (got == nil) == (err == nil) && err == nil {
 			t.Fatal("neither a model nor an error")
+		}
+	})
+}
+
+// FuzzAssemble reads any sections under any names, with nothing in between that
+// an id would have to fit.
+func FuzzAssemble(f *testing.F) {
+	for _, m := range []*Model{testModel(3, true), testModel(3, false), memoryModel(3)} {
+		s, err := split(encode(f, m))
+		if err != nil {
+			f.Fatal(err)
+		}
+		var b []byte
+		for i, p := range s.parts {
+			b = append(b, p.name()...)
+			b = binary.LittleEndian.AppendUint16(b, uint16(len(s.data[i])))
+			b = append(b, s.data[i]...)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var order []Part
+		var data [][]byte
+		for len(b) >= partNameBytes+2 {
+			n := func(i int) int { return int(binary.LittleEndian.Uint32(b[i:]) &^ (1 << 31)) }
+			order = append(order, Part{PartKind(b[0]), n(1), n(5)})
+			size := int(binary.LittleEndian.Uint16(b[partNameBytes:]))
+			b = b[partNameBytes+2:]
+			size = min(size, len(b))
+			data, b = append(data, b[:size:size]), b[size:]
+		}
+		m, parts, err := assemble(order, data)
+		if err == nil && (m == nil || len(parts) != len(order) || len(m.Layers) == 0) {
+			t.Fatalf("%v became %d parts", order, len(parts))
 		}
 	})
 }
