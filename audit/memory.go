@@ -3,10 +3,34 @@ package audit
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/sat"
 )
+
+// Bounds on the sub-keys of one rule, which every cell of a memory block reads
+// whole.
+const (
+	MaxKeyRows  = 1 << 17
+	MaxKeyBytes = 32 << 20
+)
+
+// checkKeys refuses product keys that are too many to be opened.
+func checkKeys(m *ghost.Model) error {
+	for l := range m.Layers {
+		x := m.Layers[l].Memory
+		if x == nil || m.Rules[x.Rule].Product == nil {
+			continue
+		}
+		t := &m.Tensors[x.Keys.Tensor]
+		n, each := m.Rules[x.Rule].Product.KeyRows(), t.Format.RowBytes(t.Cols)
+		if n > MaxKeyRows || n > MaxKeyBytes/each {
+			return fmt.Errorf("layer %d has %d sub-keys of %d bytes; an audit opens at most %d, and %d bytes", l, n, each, MaxKeyRows, MaxKeyBytes)
+		}
+	}
+	return nil
+}
 
 // recall makes u of a memory block: the rows that the rule picks, as row opens
 // them, under the root of the table. Of the last tokens n-grams are made; query

@@ -55,14 +55,18 @@ func newItems() *items {
 	return &items{map[[2]int]*opened{}, map[int]*opened{}, map[[2]int]*opened{}, map[[2]int]*opened{}, map[int]*opened{}}
 }
 
-// opened are the leaves of one tree that were asked for. There are few, or they
-// are asked for in order, so looking through them is quicker than a map.
+// opened are the leaves of one tree that were asked for. Mostly there are few, and
+// looking through them is quicker than a map.
 type opened struct {
 	index []uint64
 	data  [][]byte
-	hash  []merkle.Hash // of data, once they are made
-	last  int           // found last
+	hash  []merkle.Hash  // of data, once they are made
+	last  int            // found last
+	place map[uint64]int // in index; nil while there are at most fewOpened
 }
+
+// fewOpened is how many leaves find looks through.
+const fewOpened = 64
 
 // treeOf finds tree k, or begins it with room for so many leaves.
 func treeOf[K comparable](m map[K]*opened, k K, room int) *opened {
@@ -76,6 +80,24 @@ func treeOf[K comparable](m map[K]*opened, k K, room int) *opened {
 
 // find gives leaf i if it was opened.
 func (o *opened) find(i int) ([]byte, bool) {
+	if len(o.index) > fewOpened {
+		if j := o.last + 1; j < len(o.index) && o.index[j] == uint64(i) { // asked for again in the same order
+			o.last = j
+			return o.data[j], true
+		}
+		if o.place == nil {
+			o.place = make(map[uint64]int, 2*len(o.index))
+			for j, i := range o.index {
+				o.place[i] = j
+			}
+		}
+		j, ok := o.place[uint64(i)]
+		if !ok {
+			return nil, false
+		}
+		o.last = j
+		return o.data[j], true
+	}
 	for j := range o.index {
 		if j += o.last; j >= len(o.index) {
 			j -= len(o.index)
@@ -94,13 +116,16 @@ func (o *opened) add(i int, b []byte, err error) ([]byte, error) {
 		return nil, err
 	}
 	o.last = len(o.index)
+	if o.place != nil {
+		o.place[uint64(i)] = o.last
+	}
 	o.index, o.data = append(o.index, uint64(i)), append(o.data, b)
 	return b, nil
 }
 
 // sort puts the leaves in ascending order.
 func (o *opened) sort() {
-	o.last = 0
+	o.last, o.place = 0, nil
 	if !slices.IsSorted(o.index) {
 		sort.Sort(o)
 	}

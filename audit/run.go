@@ -44,7 +44,7 @@ func (r *Run) token(t int) int32 {
 	return r.Answer[t-len(r.Prompt)]
 }
 
-// Check reports a run that no model could have made.
+// Check reports a run that no model could have made, or that no proof opens.
 func (r *Run) Check() error {
 	m := r.Model
 	if len(r.Prompt) == 0 || len(r.Answer) == 0 {
@@ -58,7 +58,7 @@ func (r *Run) Check() error {
 			return fmt.Errorf("token %d is %d, beyond the vocabulary of %d", i, id, m.Vocab)
 		}
 	}
-	return nil
+	return checkKeys(m)
 }
 
 // Source opens committed values. Every item has the length that the trace's
