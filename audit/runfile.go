@@ -217,12 +217,24 @@ func (f *RunFile) check() error {
 			return errors.New("the outline is of another trace than the receipt's")
 		}
 	}
-	return f.Size.Challenge([32]byte{}).Check()
+	return f.Size.Check()
 }
 
 // Challenge is what is drawn of the run.
 func (f *RunFile) Challenge() Challenge {
 	return f.Size.Challenge(Draw(f.AuditNonce, f.Receipt.ID()))
+}
+
+// Check refuses sizes out of range, and those without a cell: a proof for such a
+// one shows nothing of what the layers computed.
+func (s Size) Check() error {
+	if err := s.Challenge([32]byte{}).Check(); err != nil {
+		return err
+	}
+	if s.Cells < 1 {
+		return fmt.Errorf("a challenge of %d cells draws nothing: the least is 1", s.Cells)
+	}
+	return nil
 }
 
 // Challenge is a challenge of this size.

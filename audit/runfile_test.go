@@ -94,7 +94,10 @@ func TestAlteredRunFile(t *testing.T) {
 		{"seed nonce", `"seed_nonce": "01`, `"seed_nonce": "02`},
 		{"audit nonce", `"audit_nonce": "02`, `"audit_nonce": "03`},
 		{"short nonce", `"audit_nonce": "02`, `"audit_nonce": "`},
-		{"no cells", `"cells": 32`, `"cells": -1`},
+		{"no cells", `"cells": 32`, `"cells": 0`},
+		{"nothing", `{"cells": 32, "tails": 4, "full": 1}`, `{"cells": 0, "tails": 0, "full": 0}`},
+		{"no challenge", `{"cells": 32, "tails": 4, "full": 1}`, `{}`},
+		{"fewer cells", `"cells": 32`, `"cells": -1`},
 		{"many cells", `"cells": 32`, `"cells": 1000000000`},
 		{"request", `"request": "Z2hvc3RyZXEDAAAA`, `"request": "Z2hvc3RyZXEEAAAA`},
 		{"an unknown part", `"run": 2`, `"walk": 1, "run": 2`},
@@ -112,6 +115,28 @@ func TestAlteredRunFile(t *testing.T) {
 	f.Receipt.AuditNonce = ghost.CommitAudit(f.AuditNonce)
 	if _, err := f.Encode(); err == nil {
 		t.Error("one nonce for both is accepted")
+	}
+}
+
+// A challenge that draws nothing would accept every answer.
+func TestNothingDrawn(t *testing.T) {
+	b, err := sample(t).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []Size{{}, {Tails: 4, Full: 1}, {Cells: -1}} {
+		f := sample(t)
+		f.Size = size
+		if _, err := f.Encode(); err == nil {
+			t.Errorf("%+v is written", size)
+		}
+		v := Judge(b, nil, nil, &size)
+		if v.Accepted || !strings.Contains(v.Reason, "challenge") || v.Receipt != "" {
+			t.Errorf("%+v is demanded: %+v", size, v)
+		}
+	}
+	if v := Judge(b, nil, nil, &Size{Cells: 1}); strings.Contains(v.Reason, "challenge") {
+		t.Errorf("one cell is refused: %s", v.Reason)
 	}
 }
 

@@ -94,6 +94,9 @@ func JudgeWith(runFile, ghostFile, proof []byte, o Options) *Verdict {
 		return refuse(err)
 	}
 	if size != nil {
+		if err := size.Check(); err != nil {
+			return refuse(err)
+		}
 		file.Size = *size
 	}
 	r := file.Receipt
