@@ -1,6 +1,7 @@
 package rows
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -19,8 +20,9 @@ import (
 
 // Server is an http.Handler that answers requests for rows.
 type Server struct {
-	busy chan struct{} // one for each request in work
-	mux  *http.ServeMux
+	reading chan struct{} // one for each body that is read
+	busy    chan struct{} // one for each request in work
+	mux     *http.ServeMux
 
 	mu    sync.RWMutex // held for reading while tables are read
 	order []*served    // of tables with one root the first counts
@@ -34,6 +36,10 @@ type served struct {
 // Requests in work at a time for each processor. More of them would wait for a
 // processor, and hold their answers in memory.
 const perProcessor = 4
+
+// maxReading bounds the bodies that are read at a time, which slow senders hold in
+// memory: 270 MB.
+const maxReading = 1024
 
 // NewServer serves tables, at least one. Of two with one root the first is taken.
 func NewServer(tables []Table) (*Server, error) {
@@ -49,7 +55,7 @@ func NewServer(tables []Table) (*Server, error) {
 
 // NewEmptyServer is a server without tables, until some are added.
 func NewEmptyServer() *Server {
-	s := &Server{busy: make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0)), mux: http.NewServeMux()}
+	s := &Server{reading: make(chan struct{}, maxReading), busy: make(chan struct{}, perProcessor*runtime.GOMAXPROCS(0)), mux: http.NewServeMux()}
 	s.mux.HandleFunc("GET /geist/v1/rows", s.list)
 	s.mux.HandleFunc("GET /geist/v1/rows/{root}/{level}", s.level)
 	s.mux.HandleFunc("POST /geist/v1/rows", s.rows)
@@ -105,16 +111,39 @@ func (s *Server) HTTP() *http.Server {
 	}
 }
 
-// ServeHTTP implements http.Handler.
+// ServeHTTP implements http.Handler. A request takes its place when all of it is
+// here, so that senders who wait keep nobody out.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	select {
-	case s.busy <- struct{}{}:
-		defer func() { <-s.busy }()
-	default:
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
+	take := func(places chan struct{}) bool {
+		select {
+		case places <- struct{}{}:
+			return true
+		default:
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "too many requests at once", http.StatusServiceUnavailable)
+			return false
+		}
+	}
+	if r.ContentLength != 0 {
+		if !take(s.reading) {
+			return
+		}
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBodyBytes)))
+		<-s.reading
+		if err != nil {
+			status := http.StatusBadRequest
+			if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
+				status = http.StatusRequestEntityTooLarge
+			}
+			http.Error(w, err.Error(), status)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	if !take(s.busy) {
 		return
 	}
+	defer func() { <-s.busy }()
 	s.mux.ServeHTTP(w, r)
 }
 
@@ -188,13 +217,9 @@ func send(w http.ResponseWriter, b []byte) {
 }
 
 func (s *Server) rows(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(maxBodyBytes)))
+	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		status := http.StatusBadRequest
-		if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
-			status = http.StatusRequestEntityTooLarge
-		}
-		http.Error(w, err.Error(), status)
+		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	wants, err := decode(body)

@@ -3,7 +3,9 @@ package rows
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -214,5 +216,38 @@ func TestWriteTrunk(t *testing.T) {
 	_, alone := answer(t, f, nil, p, 10)
 	if _, got := answer(t, trunk, client(t, g, Options{Servers: []string{url}}), p, 10); !sameBits(got, alone) {
 		t.Error("the trunk has another answer")
+	}
+}
+
+// TestSlowSenders: connections that send no body keep nobody out.
+func TestSlowSenders(t *testing.T) {
+	s := NewEmptyServer()
+	arrived := make(chan bool)
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			arrived <- true
+		}
+		s.ServeHTTP(w, r)
+	}))
+	defer h.Close()
+	for range cap(s.busy) {
+		c, err := net.Dial("tcp", h.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, "POST /geist/v1/rows HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
+		<-arrived
+	}
+	for len(s.reading) < cap(s.busy) {
+		time.Sleep(time.Millisecond)
+	}
+	r, err := http.Get(h.URL + "/geist/v1/rows")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK || len(s.busy) != 0 {
+		t.Errorf("status %s, %d places taken", r.Status, len(s.busy))
 	}
 }
