@@ -597,6 +597,11 @@ func TestEmbed(t *testing.T) {
 	if due := int64(v.Summary.Usage.Prompt); v.Summary.Cost != due || int64(-credit.Balance(h.Key())) != due || int64(h.credit.Balance(a.Key())) != due {
 		t.Errorf("cost %d, balances %d and %d, due %d", v.Summary.Cost, credit.Balance(h.Key()), h.credit.Balance(a.Key()), due)
 	}
+	for range 3 { // equal ones in one second
+		if _, err := a.Embed(context.Background(), q); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // A server that speaks OpenAI's words is served and receipted, never verified.

@@ -3,6 +3,7 @@ package asker
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -69,6 +70,7 @@ func (a *Asker) vectors(ctx context.Context, x *answer, ask *market.Ask, texts [
 	}
 	o := &job.VectorOrder{Provider: ask.Provider, Model: ask.Model, Ask: ghost.Digest(ask.ID), Prices: pay.Prices{Prompt: pay.MilliSat(ask.Input), Answer: pay.MilliSat(ask.Output)},
 		Rail: rail.Name(), CreatedAt: a.o.Now().Unix(), Texts: texts}
+	rand.Read(o.Nonce[:])
 	if err := o.Sign(a.o.Secret); err != nil {
 		return nil, dialog.Errorf(dialog.Invalid, "input", "%v", err)
 	}

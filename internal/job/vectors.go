@@ -29,8 +29,9 @@ type VectorOrder struct {
 	Ask       ghost.Digest
 	Prices    pay.Prices // of which only the prompt's counts
 	Rail      string
-	CreatedAt int64     // Unix seconds
-	Texts     [][]int32 // token ids, at least one in each
+	CreatedAt int64       // Unix seconds
+	Nonce     ghost.Nonce // random: equal orders are different jobs
+	Texts     [][]int32   // token ids, at least one in each
 	Signature [64]byte
 }
 
@@ -64,8 +65,8 @@ func (o *VectorOrder) Check() error {
 }
 
 // ID is what the client signs: SHA-256("geist/vectors/1" ‖ client ‖ provider ‖
-// model ‖ ask ‖ prompt price u64 ‖ answer price u64 ‖ created_at u64 ‖ len(rail) u32
-// ‖ rail ‖ texts u32 × (tokens u32 ‖ ids u32 × …)), little-endian.
+// model ‖ ask ‖ prompt price u64 ‖ answer price u64 ‖ created_at u64 ‖ nonce ‖
+// len(rail) u32 ‖ rail ‖ texts u32 × (tokens u32 ‖ ids u32 × …)), little-endian.
 func (o *VectorOrder) ID() ID {
 	h := sha256.New()
 	h.Write([]byte("geist/vectors/1"))
@@ -77,6 +78,7 @@ func (o *VectorOrder) ID() ID {
 	for _, v := range []uint64{uint64(o.Prices.Prompt), uint64(o.Prices.Answer), uint64(o.CreatedAt)} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
+	b = append(b, o.Nonce[:]...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(o.Rail)))
 	b = append(b, o.Rail...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(o.Texts)))
@@ -125,6 +127,7 @@ type vectorJSON struct {
 	Prices    pay.Prices `json:"prices"`
 	Rail      string     `json:"rail"`
 	CreatedAt int64      `json:"created_at"`
+	Nonce     string     `json:"nonce"`
 	Texts     [][]int32  `json:"texts"`
 	Sig       string     `json:"sig"`
 }
@@ -135,7 +138,7 @@ func (o *VectorOrder) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode an order of vectors: %w", err)
 	}
 	h := hex.EncodeToString
-	return json.Marshal(vectorJSON{Version, h(o.Client[:]), h(o.Provider[:]), h(o.Model[:]), h(o.Ask[:]), o.Prices, o.Rail, o.CreatedAt, o.Texts, h(o.Signature[:])})
+	return json.Marshal(vectorJSON{Version, h(o.Client[:]), h(o.Provider[:]), h(o.Model[:]), h(o.Ask[:]), o.Prices, o.Rail, o.CreatedAt, h(o.Nonce[:]), o.Texts, h(o.Signature[:])})
 }
 
 // ParseVectorOrder reads an order and verifies its signature.
@@ -155,7 +158,7 @@ func ParseVectorOrder(b []byte) (*VectorOrder, error) {
 	for _, f := range []struct {
 		name, text string
 		to         []byte
-	}{{"client", j.Client, o.Client[:]}, {"provider", j.Provider, o.Provider[:]}, {"model", j.Model, o.Model[:]}, {"ask", j.Ask, o.Ask[:]}, {"sig", j.Sig, o.Signature[:]}} {
+	}{{"client", j.Client, o.Client[:]}, {"provider", j.Provider, o.Provider[:]}, {"model", j.Model, o.Model[:]}, {"ask", j.Ask, o.Ask[:]}, {"nonce", j.Nonce, o.Nonce[:]}, {"sig", j.Sig, o.Signature[:]}} {
 		if err := unhex(f.name, f.text, f.to); err != nil {
 			return bad(err)
 		}
