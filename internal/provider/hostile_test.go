@@ -484,7 +484,7 @@ func TestWrongOrders(t *testing.T) {
 		"ask":            {func(o *job.Order) { o.Ask[0]++ }, job.UnknownAsk},
 		"model":          {func(o *job.Order) { o.Model[0]++ }, job.UnknownModel},
 		"rail":           {func(o *job.Order) { o.Rail = "gold" }, job.UnknownRail},
-		"provider":       {func(o *job.Order) { o.Provider, _ = secret(3).Public() }, job.BadOrder},
+		"provider":       {func(o *job.Order) { o.Provider, _ = secret(3).Public() }, job.UnknownAsk},
 		"future":         {func(o *job.Order) { o.CreatedAt += job.MaxSkew + 5 }, job.TooOld},
 		"long":           {func(o *job.Order) { o.Request.MaxTokens = 5000 }, job.TooLong},
 		"costly":         {func(o *job.Order) { o.Request.Prompt = make([]int32, 3000) }, job.NoCredit},

@@ -2,7 +2,6 @@ package provider
 
 import (
 	"bytes"
-	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/geistnet/geist/audit"
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/job"
 	"github.com/geistnet/geist/internal/pay"
@@ -31,10 +29,6 @@ const (
 	maxBodies = 1024
 	maxHuge   = 16
 	smallBody = 256 << 10
-
-	maxProving = 8                // proofs that are made or wait
-	maxProves  = 6                // for anybody, at once
-	proveEvery = 10 * time.Second // and then one after each
 )
 
 // Handler serves docs/spec/job.md and what an asker needs before it can order:
@@ -403,7 +397,7 @@ func (p *Provider) payeeOf(q *http.Request) (pay.Payee, *run, error) {
 	id, ok := jobID(q)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if v := p.vectors[id]; ok && v != nil {
+	if v := p.vectors[id]; ok && v != nil && v.payee != nil {
 		return v.payee, nil, nil
 	}
 	return nil, nil, err
@@ -458,183 +452,6 @@ func (p *Provider) deleteJob(w http.ResponseWriter, q *http.Request) {
 	}
 	r.give(job.CancelAsked{})
 	w.WriteHeader(http.StatusNoContent)
-}
-
-// snapshot is what an audit needs of a run; nil: it was demanded too often. It
-// counts as a proof if there is a receipt.
-func (r *run) snapshot(ctx context.Context) (*audit.RunFile, error) {
-	out := make(chan *audit.RunFile, 1)
-	r.give(func() {
-		if r.m.Receipt() != nil {
-			if r.audits >= r.p.o.Audits {
-				out <- nil
-				return
-			}
-			r.audits++
-			if err := r.save(); err != nil {
-				r.p.o.Log.Error("journal", "job", r.id.String(), "error", err)
-			}
-		}
-		f := &audit.RunFile{Receipt: r.m.Receipt(), Request: r.order.Request, Answer: r.m.Tokens(), SeedNonce: r.order.SeedNonce}
-		if r.sealed != nil {
-			f.Outline = r.sealed.outline
-		}
-		out <- f
-	})
-	select {
-	case f := <-out:
-		return f, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-r.done:
-		return nil, refuse(job.UnknownJob, "")
-	}
-}
-
-func (p *Provider) postAudit(w http.ResponseWriter, q *http.Request) {
-	r, err := p.jobOf(q)
-	if err != nil {
-		p.refused(w, err)
-		return
-	}
-	b, err := p.body(w, q, 4<<10)
-	if err != nil {
-		p.refused(w, err)
-		return
-	}
-	call, err := job.ParseAudit(b)
-	if err != nil {
-		p.refused(w, refuse(job.BadOrder, "%v", err))
-		return
-	}
-	if ghost.CommitAudit(call.Nonce) != r.order.Audit {
-		p.refused(w, refuse(job.BadOrder, "The nonce is not the one that the order commits to."))
-		return
-	}
-	if no := p.fits(&r.model.Model, call.Size); no != nil {
-		p.refused(w, no)
-		return
-	}
-	f, err := r.snapshot(q.Context())
-	switch {
-	case err != nil:
-		p.refused(w, err)
-		return
-	case f == nil:
-		p.refused(w, refuse(job.BadOrder, "The job was opened %d times; that is enough.", p.o.Audits))
-		return
-	case f.Receipt == nil:
-		p.refused(w, refuse(job.NotYet, ""))
-		return
-	}
-	f.AuditNonce, f.Size = call.Nonce, call.Size
-	if p.prove(w, q, r.model, f) {
-		r.opened.Store(true)
-		r.give(job.AuditServed{})
-	}
-}
-
-func (p *Provider) postProve(w http.ResponseWriter, q *http.Request) {
-	b, err := p.body(w, q, job.MaxOrderBytes)
-	if err != nil {
-		p.refused(w, err)
-		return
-	}
-	f, err := audit.ParseRunFile(b)
-	if err != nil {
-		p.refused(w, refuse(job.BadOrder, "%v", err))
-		return
-	}
-	p.mu.Lock()
-	m := p.models[f.Receipt.Model]
-	p.mu.Unlock()
-	if m == nil || m.gone {
-		p.refused(w, refuse(job.UnknownModel, ""))
-		return
-	}
-	if n := len(f.Request.Prompt) + len(f.Answer); n > m.Context {
-		p.refused(w, refuse(job.TooLong, "It has %d tokens; at most %d.", n, m.Context))
-		return
-	}
-	if no := p.fits(&m.Model, f.Size); no != nil {
-		p.refused(w, no)
-		return
-	}
-	p.mu.Lock()
-	now := p.o.Now()
-	many := p.proves.now(now, proveEvery) >= maxProves
-	if !many {
-		p.proves.add(now)
-	}
-	p.mu.Unlock()
-	if many {
-		p.refused(w, &Refusal{job.Busy, "Proofs of others' answers are made one in a while.", int(proveEvery / time.Second)})
-		return
-	}
-	p.prove(w, q, m, f)
-}
-
-// fits tells why an audit of a size is not served; nil: it is.
-func (p *Provider) fits(m *Model, s audit.Size) *Refusal {
-	if m.Grade != ghost.GhostAudited {
-		return refuse(job.BadOrder, "Answers of this model cannot be audited; their grade is %s.", m.Grade)
-	}
-	if s.Cells > p.o.Cells || s.Full > 4 || s.Tails > 64 {
-		return refuse(job.BadOrder, "At most %d cells, 64 tails and 4 full ones are opened at once.", p.o.Cells)
-	}
-	return nil
-}
-
-// prove writes a proof. One is made at a time; some others wait while their
-// clients do.
-func (p *Provider) prove(w http.ResponseWriter, q *http.Request, m *served, f *audit.RunFile) bool {
-	p.mu.Lock()
-	many := p.proving >= maxProving
-	if !many {
-		p.proving++
-	}
-	p.mu.Unlock()
-	if many {
-		p.refused(w, &Refusal{job.Busy, "Many proofs wait to be made.", 5})
-		return false
-	}
-	defer func() {
-		p.mu.Lock()
-		p.proving--
-		p.mu.Unlock()
-	}()
-	if !p.enter() {
-		p.refused(w, refuse(job.Draining, ""))
-		return false
-	}
-	defer p.work.Done()
-	select {
-	case p.proofs <- struct{}{}:
-	case <-q.Context().Done():
-		return false
-	case <-p.ctx.Done():
-		p.refused(w, refuse(job.Draining, ""))
-		return false
-	}
-	begin := p.o.Now()
-	proof, err := m.Worker.Prove(q.Context(), f)
-	<-p.proofs
-	if err != nil {
-		p.o.Log.Warn("proof", "model", m.Name, "error", err)
-		p.refused(w, refuse(job.EngineFailed, "The run could not be opened: %v", err))
-		return false
-	}
-	p.mu.Lock()
-	p.totals.Proofs++
-	p.mu.Unlock()
-	p.o.Watch(Happening{Model: m.ID, Name: m.Name, Took: p.o.Now().Sub(begin)})
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.Itoa(len(proof)))
-	rc := http.NewResponseController(w)
-	_ = rc.SetWriteDeadline(time.Now().Add(10 * writeLimit))
-	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
-	_, err = io.Copy(w, bytes.NewReader(proof))
-	return err == nil
 }
 
 // exchanger is a rail on which nodes that meet again agree on balances.

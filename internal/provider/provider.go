@@ -109,7 +109,7 @@ type Options struct {
 	Journal *pay.Journal
 	Log     *slog.Logger     // nil: none
 	Now     func() time.Time // nil: time.Now
-	Grace   job.Grace        // zero: job.DefaultGrace
+	Grace   job.Grace        // zero: 15 s for clients, job.DefaultGrace's for engines
 
 	Queue     int // orders that wait for a place; 0: 64
 	PerClient int // of one client, waiting and running; 0: 8
@@ -148,25 +148,26 @@ type Provider struct {
 	cancel context.CancelFunc
 
 	work   sync.WaitGroup // goroutines, and requests that use a worker; enter counts
-	proofs chan struct{}  // a place for one proof at a time
 	bodies chan struct{}  // places for requests whose bodies are read
 	huge   chan struct{}  // and of these, for long bodies
 
-	mu      sync.Mutex
-	models  map[ghost.ID]*served
-	asks    map[ghost.Digest]Ask
-	runs    map[job.ID]*run // live, and ended ones that linger
-	clients map[ghost.Key]*client
-	free    quota // prompts read without charge for clients that have paid nothing
-	proves  quota // proofs for anybody
-	vectors map[job.ID]*vectorJob
-	waiting int
-	proving int           // proofs that are made or wait
-	running int           // runs that have not ended
-	idle    chan struct{} // closed when draining and running is 0; nil: not draining
-	closed  bool
-	totals  Totals
-	pruned  time.Time
+	mu            sync.Mutex
+	models        map[ghost.ID]*served
+	asks          map[ghost.Digest]Ask
+	runs          map[job.ID]*run // live, and ended ones that linger
+	clients       map[ghost.Key]*client
+	free          quota // prompts read without charge for clients that have paid nothing
+	proves        quota // proofs for anybody
+	vectors       map[job.ID]*vectorJob
+	waiting       int
+	proving       int // proofs for clients that are made or wait
+	provingOthers int // and for anybody else
+	proofs        proofQueue
+	running       int           // runs that have not ended
+	idle          chan struct{} // closed when draining and running is 0; nil: not draining
+	closed        bool
+	totals        Totals
+	pruned        time.Time
 
 	lingering []*run // ended ones of runs, the oldest first
 }
@@ -200,10 +201,11 @@ func (q *quota) add(t time.Time) {
 }
 
 const (
-	forgive    = 5 * time.Minute // one prompt that was read without charge
-	maxClients = 10000
-	pruneEvery = time.Hour
-	proofWait  = 2 * time.Second // after a job, for its audit
+	forgive     = 5 * time.Minute // one prompt that was read without charge
+	clientGrace = 15_000          // ms that a place is kept for a client who is gone
+	maxClients  = 10000
+	pruneEvery  = time.Hour
+	proofWait   = 2 * time.Second // after a job, for its audit
 )
 
 // Totals are sums since the start.
@@ -226,7 +228,7 @@ func New(o Options) (*Provider, error) {
 		o.Now = time.Now
 	}
 	if o.Grace == (job.Grace{}) {
-		o.Grace = job.DefaultGrace
+		o.Grace = job.Grace{Client: clientGrace, Engine: job.DefaultGrace.Engine}
 	}
 	def := func(v *int, n int) {
 		if *v == 0 {
@@ -245,7 +247,7 @@ func New(o Options) (*Provider, error) {
 		o.Watch = func(Happening) {}
 	}
 	p := &Provider{o: o, self: self, models: map[ghost.ID]*served{}, asks: map[ghost.Digest]Ask{},
-		runs: map[job.ID]*run{}, clients: map[ghost.Key]*client{}, vectors: map[job.ID]*vectorJob{}, proofs: make(chan struct{}, 1),
+		runs: map[job.ID]*run{}, clients: map[ghost.Key]*client{}, vectors: map[job.ID]*vectorJob{},
 		bodies: make(chan struct{}, maxBodies), huge: make(chan struct{}, maxHuge), pruned: o.Now()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p, nil
@@ -439,11 +441,13 @@ type roomy interface {
 // rail, which may wait for a disk.
 func (p *Provider) bears(o *job.Order) bool {
 	opening, err := o.Terms().Opening(o.ID(), o.Client)
-	if err != nil {
-		return true // admit says what is wrong
-	}
+	return err != nil || p.room(o.Rail, o.Client, opening.First) // admit says what is wrong
+}
+
+// room tells whether a rail, if it knows, would hold a sum for a peer.
+func (p *Provider) room(rail string, peer ghost.Key, sum pay.MilliSat) bool {
 	for _, r := range p.o.Rails {
-		if x, ok := r.(roomy); ok && r.Name() == o.Rail && x.Room(o.Client) < opening.First {
+		if x, ok := r.(roomy); ok && r.Name() == rail && x.Room(peer) < sum {
 			return false
 		}
 	}
@@ -454,7 +458,7 @@ func (p *Provider) bears(o *job.Order) bool {
 func (p *Provider) admit(o *job.Order, bears bool) (*served, pay.Rail, *Refusal) {
 	now := p.o.Now()
 	if o.Provider != p.self {
-		return nil, nil, refuse(job.BadOrder, "It is for another provider.")
+		return nil, nil, refuse(job.UnknownAsk, "It is for another provider.")
 	}
 	if d := now.Unix() - o.CreatedAt; d > job.MaxSkew || d < -job.MaxSkew {
 		return nil, nil, refuse(job.TooOld, "")
