@@ -15,7 +15,8 @@ WebAssembly.instantiate(fs.readFileSync(verifier), go.importObject).then(({ inst
 		const files = line.split("\t").map((f) => new Uint8Array(fs.readFileSync(f)));
 		process.stdout.write(JSON.stringify(geistVerify(...files)) + "\n");
 	}
-	process.exit(0);
+	// The verifier waits for calls for ever; what was written must be through the pipe before it ends.
+	process.stdout.write("", () => process.exit(0));
 }).catch((err) => {
 	console.error(err);
 	process.exit(1);
