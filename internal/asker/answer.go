@@ -41,7 +41,6 @@ type answer struct {
 
 	mu  sync.Mutex // of cur
 	cur *call
-	ask *market.Ask // that cur answers to
 
 	audit  ghost.Nonce // of cur
 	tokens []int32
@@ -407,7 +406,11 @@ func (x *answer) hire() error {
 			return err
 		}
 		ask := x.offers[x.next].Ask
-		err := x.order(ask)
+		// Once there are tokens the request is the same for all who go on with them.
+		if x.q.MaxTokens == 0 && len(x.tokens) == 0 {
+			x.request.MaxTokens = ask.Context - len(x.request.Prompt)
+		}
+		err := x.order(ask, x.tokens)
 		if err == nil {
 			x.next++
 			return nil
@@ -424,23 +427,20 @@ func (x *answer) hire() error {
 	return last
 }
 
-// order makes and starts the job that answers to an ask.
-func (x *answer) order(ask *market.Ask) error {
+// order makes and starts the job that answers to an ask, from the tokens of the
+// answer that are here.
+func (x *answer) order(ask *market.Ask, resume []int32) error {
 	a := x.a
 	rail := a.rail(ask.Rails)
 	if rail == nil {
 		return dialog.Errorf(dialog.Unavailable, "", "%s is not paid in any way this node can", ask.Provider)
-	}
-	// Equal for all providers of one answer, so that another can go on with it.
-	if x.q.MaxTokens == 0 && len(x.tokens) == 0 {
-		x.request.MaxTokens = ask.Context - len(x.request.Prompt)
 	}
 	if len(x.request.Prompt)+x.request.MaxTokens > ask.Context {
 		return dialog.Errorf(dialog.Context, "messages", "the context of %d is too small", ask.Context)
 	}
 	o := &job.Order{
 		Provider: ask.Provider, Model: ask.Model, Ask: ghost.Digest(ask.ID), Prices: pay.Prices{Prompt: pay.MilliSat(ask.Input), Answer: pay.MilliSat(ask.Output)},
-		Rail: rail.Name(), CreatedAt: a.o.Now().Unix(), Request: x.request, Grammar: x.grammar, SeedNonce: x.seed, Resume: slices.Clone(x.tokens),
+		Rail: rail.Name(), CreatedAt: a.o.Now().Unix(), Request: x.request, Grammar: x.grammar, SeedNonce: x.seed, Resume: slices.Clone(resume),
 	}
 	if x.q.TopLogProbs >= 0 {
 		o.LogProbs = &x.q.TopLogProbs
@@ -459,7 +459,7 @@ func (x *answer) order(ask *market.Ask) error {
 		return dialog.Errorf(dialog.NoFunds, "", "%v", err)
 	}
 	x.mu.Lock()
-	x.cur, x.ask = c, ask
+	x.cur = c
 	x.mu.Unlock()
 	x.served = dialog.Served{Provider: ask.Provider.String(), Model: x.name, ModelID: x.id.String(), Quantisation: ask.Quant, Fingerprint: x.id.String()[6:22]}
 	a.mu.Lock()
@@ -615,7 +615,7 @@ func (x *answer) over(c *call) {
 	}
 	e := x.a.enter(c, x.q.ID, x.name)
 	x.sum.Cost += int64(c.m.Paid())
-	x.count(c)
+	x.count()
 	whole := c.end.Phase == job.PhaseSettled || x.early && c.m.Receipt() != nil
 	switch {
 	case whole:
@@ -634,7 +634,7 @@ func (x *answer) over(c *call) {
 	}
 }
 
-func (x *answer) count(c *call) {
+func (x *answer) count() {
 	x.sum.Usage.Prompt = len(x.request.Prompt)
 	x.sum.Usage.Answer = len(x.tokens)
 	if !x.first.IsZero() {
@@ -717,16 +717,13 @@ func (x *answer) finish(c *call, e *Entry) {
 
 // replicate lets another provider give the whole answer too, and compares.
 func (x *answer) replicate(c *call) {
-	first, tokens := c.m.Receipt(), x.tokens
+	first := c.m.Receipt()
 	for ; x.next < len(x.offers) && x.next < 2*attempts; x.next++ {
 		ask := x.offers[x.next].Ask
 		if ask.Provider == c.order.Provider {
 			continue
 		}
-		x.tokens = nil
-		err := x.order(ask)
-		x.tokens = tokens
-		if err != nil {
+		if x.order(ask, nil) != nil { // such as a context that is too small
 			continue
 		}
 		x.mu.Lock()

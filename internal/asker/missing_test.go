@@ -51,3 +51,22 @@ func TestProofLater(t *testing.T) {
 		}
 	}
 }
+
+// Providers that serve other contexts are asked for the same answer: what one can
+// give, and no more.
+func TestReplicateContexts(t *testing.T) {
+	small, large := newHouse(t, 1, nil), newHouse(t, 2, nil)
+	m := small.Models()[0]
+	m.Context = 100
+	small.offer(t, m, 1)
+	a, _ := newAsker(t, small, large)
+	q := question(0)
+	q.Verify, q.Route.Order = dialog.VerifyReplicate, []string{small.Key().String()}
+	x, err := a.Ask(context.Background(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readAll(x); err != nil || x.Summary().Verified != dialog.VerifyReplicate {
+		t.Errorf("%v, %+v", err, x.Summary())
+	}
+}
