@@ -547,28 +547,6 @@ func TestLogProbs(t *testing.T) {
 	}
 }
 
-func TestStopper(t *testing.T) {
-	for _, c := range []struct {
-		stops, in []string
-		want      string
-	}{
-		{nil, []string{"ab", "c"}, "abc"},
-		{[]string{"END"}, []string{"abE", "N", "x", "EN", "D more"}, "abENx"},
-		{[]string{"END"}, []string{"abEN"}, "abEN"},
-		{[]string{"b", "abc"}, []string{"abc"}, ""},
-	} {
-		s := stopper{texts: c.stops}
-		var got strings.Builder
-		for _, x := range c.in {
-			got.WriteString(s.add(x, false))
-		}
-		got.WriteString(s.add("", true))
-		if got.String() != c.want {
-			t.Errorf("%q of %q is %q, want %q", c.in, c.stops, got.String(), c.want)
-		}
-	}
-}
-
 // Vectors are the engine's, and are paid.
 func TestEmbed(t *testing.T) {
 	h := newHouse(t, 1, nil)

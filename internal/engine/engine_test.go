@@ -65,7 +65,7 @@ func (f *fixture) engine(t testing.TB, o Options) *Engine {
 	return e
 }
 
-func prompt(seed uint64, n int) []int32 {
+func promptOf(seed uint64, n int) []int32 {
 	r := rand.New(rand.NewPCG(seed, 99))
 	p := make([]int32, n)
 	for i := range p {
@@ -75,7 +75,7 @@ func prompt(seed uint64, n int) []int32 {
 }
 
 func request(seed uint64, promptLen, n int) Request {
-	r := Request{Prompt: prompt(seed, promptLen), MaxTokens: n, IgnoreEnd: true, TopLogProbs: -1}
+	r := Request{Prompt: promptOf(seed, promptLen), MaxTokens: n, IgnoreEnd: true, TopLogProbs: -1}
 	if seed%2 == 1 {
 		r.Sampling.Temperature = 0.9
 		r.Sampling.Seed[0] = byte(seed)
@@ -188,8 +188,8 @@ func TestRequestsThatDoNotFit(t *testing.T) {
 	e := f.engine(t, Options{Context: 64})
 	for name, r := range map[string]Request{
 		"empty":       {},
-		"too long":    {Prompt: prompt(1, 64)},
-		"answer":      {Prompt: prompt(1, 60), MaxTokens: 5},
+		"too long":    {Prompt: promptOf(1, 64)},
+		"answer":      {Prompt: promptOf(1, 60), MaxTokens: 5},
 		"vocabulary":  {Prompt: []int32{512}},
 		"negative":    {Prompt: []int32{-1}},
 		"stop":        {Prompt: []int32{1}, Stop: []string{""}},
@@ -206,7 +206,7 @@ func TestRequestsThatDoNotFit(t *testing.T) {
 		}
 	}
 	// An answer ends where the context does.
-	ids, res := collect(t, e, Request{Prompt: prompt(1, 50), IgnoreEnd: true})
+	ids, res := collect(t, e, Request{Prompt: promptOf(1, 50), IgnoreEnd: true})
 	if len(ids) != 14 || res.Finish != FinishLength {
 		t.Errorf("answer of %d tokens, %+v", len(ids), res)
 	}
@@ -222,7 +222,7 @@ func TestCancelAndClose(t *testing.T) {
 	f := newFixture(t, tinySpec("q8_0"), kernel.Best(), 1)
 	e := f.engine(t, Options{Context: 1000})
 	ctx, cancel := context.WithCancel(context.Background())
-	a, err := e.Generate(ctx, Request{Prompt: prompt(1, 3), IgnoreEnd: true, Ahead: 2})
+	a, err := e.Generate(ctx, Request{Prompt: promptOf(1, 3), IgnoreEnd: true, Ahead: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestCancelAndClose(t *testing.T) {
 	if res := a.Result(); res.Finish != FinishCancelled || !errors.Is(res.Err, context.Canceled) {
 		t.Errorf("%+v", res)
 	}
-	b, err := e.Generate(context.Background(), Request{Prompt: prompt(1, 3), IgnoreEnd: true, Ahead: 1})
+	b, err := e.Generate(context.Background(), Request{Prompt: promptOf(1, 3), IgnoreEnd: true, Ahead: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestCancelAndClose(t *testing.T) {
 	if res := b.Result(); !errors.Is(res.Err, ErrClosed) {
 		t.Errorf("%+v", res)
 	}
-	if _, err := e.Generate(context.Background(), Request{Prompt: prompt(1, 3)}); !errors.Is(err, ErrClosed) {
+	if _, err := e.Generate(context.Background(), Request{Prompt: promptOf(1, 3)}); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -384,11 +384,11 @@ func TestConstraint(t *testing.T) {
 func TestEmbed(t *testing.T) {
 	f := newFixture(t, tinySpec("q8_0"), kernel.Best(), 2)
 	e := f.engine(t, Options{Context: 300, Batch: 40})
-	v, err := e.Embed(context.Background(), prompt(1, 100))
+	v, err := e.Embed(context.Background(), promptOf(1, 100))
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := f.engine(t, Options{Context: 300, NoReuse: true}).Embed(context.Background(), prompt(1, 100))
+	u, err := f.engine(t, Options{Context: 300, NoReuse: true}).Embed(context.Background(), promptOf(1, 100))
 	if err != nil || !reflect.DeepEqual(u, v) {
 		t.Errorf("embedding depends on chunks: %v", err)
 	}

@@ -86,7 +86,7 @@ func TestStatsAtTheEnd(t *testing.T) {
 func TestAttachContinuesRoots(t *testing.T) {
 	for known := range 3*model.PagePositions + 1 {
 		p := newPool(1, 8, true, func(n int) ([]byte, error) { return make([]byte, n), nil })
-		history := prompt(1, 3*model.PagePositions+1)
+		history := promptOf(1, 3*model.PagePositions+1)
 		first := &session{history: history}
 		var roots []merkle.Hash
 		for i := range history[:len(history)-1] {

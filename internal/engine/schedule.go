@@ -6,6 +6,7 @@ import (
 
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/model"
+	"github.com/geistnet/geist/internal/prompt"
 	"github.com/geistnet/geist/merkle"
 )
 
@@ -169,6 +170,7 @@ func (e *Engine) start(s *session) {
 		if e.tok != nil {
 			s.stream = e.tok.NewContinuation()
 		}
+		s.stops = prompt.Stopper{Texts: s.req.Stop}
 		s.wanted = e.trace != nil && len(s.req.Resume) > 0
 		if err := s.resume(e.tok); err != nil {
 			e.end(s, FinishError, err)
@@ -368,7 +370,7 @@ func (e *Engine) emit(s *session, logits []float32) {
 	if !(e.tok != nil && e.tok.IsEOG(t.ID)) || s.req.IgnoreEnd {
 		t.Text, stop = s.text(t.ID, end || full)
 	} else if s.stream != nil {
-		t.Text, s.held = s.held+s.stream.Flush(), ""
+		t.Text, _ = s.stops.Add(s.stream.Flush(), true)
 	}
 	s.answer.put(t)
 	switch {

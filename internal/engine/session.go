@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/internal/model"
+	"github.com/geistnet/geist/internal/prompt"
 	"github.com/geistnet/geist/internal/tokenizer"
 	"github.com/geistnet/geist/merkle"
 )
@@ -32,8 +32,8 @@ type session struct {
 	sampler arith.Sampler
 	stream  *tokenizer.Stream
 	allowed []uint64
-	held    string // text that may begin a stop string
-	out     int    // answer tokens
+	stops   prompt.Stopper
+	out     int // answer tokens
 	cached  int
 	ended   bool
 	wanted  bool // the trace needs the logits of resumed tokens
@@ -285,30 +285,9 @@ func (s *session) text(id int32, last bool) (show string, stop bool) {
 	if s.stream == nil {
 		return "", false
 	}
-	s.held += s.stream.Add(id)
+	text := s.stream.Add(id)
 	if last {
-		s.held += s.stream.Flush()
+		text += s.stream.Flush()
 	}
-	cut := -1
-	for _, x := range s.req.Stop {
-		if i := strings.Index(s.held, x); i >= 0 && (cut < 0 || i < cut) {
-			cut = i
-		}
-	}
-	if cut >= 0 {
-		show, s.held = s.held[:cut], ""
-		return show, true
-	}
-	keep := 0
-	if !last {
-		for _, x := range s.req.Stop {
-			for n := min(len(x)-1, len(s.held)); n > keep; n-- {
-				if strings.HasSuffix(s.held, x[:n]) {
-					keep = n
-				}
-			}
-		}
-	}
-	show, s.held = s.held[:len(s.held)-keep], s.held[len(s.held)-keep:]
-	return show, false
+	return s.stops.Add(text, last)
 }
