@@ -46,7 +46,8 @@ func (x *answer) choose() error {
 	}
 	a.mu.Unlock()
 	wish.Context = 1 // what is needed is known when the prompt is written
-	first, err := x.learn(wish, all, name)
+	ev := a.evidence()
+	first, err := x.learn(wish, all, ev, name)
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (x *answer) choose() error {
 		wish.OutputTokens = min(q.MaxTokens, mostTokens)
 	}
 	wish.Context = len(ids) + max(1, q.MaxTokens)
-	ranking, err := a.rank(all, wish)
+	ranking, err := market.Rank(all, ev, wish)
 	if err != nil {
 		return dialog.Errorf(dialog.Invalid, "provider", "%v", err)
 	}
@@ -92,11 +93,11 @@ func (x *answer) choose() error {
 
 // learn finds the model of the best offer and what is to be known of it. A model
 // that nobody can show is as if it was not offered.
-func (x *answer) learn(wish *market.Wish, all []*market.Ask, name string) (*market.Ask, error) {
+func (x *answer) learn(wish *market.Wish, all []*market.Ask, ev *market.Evidence, name string) (*market.Ask, error) {
 	a := x.a
 	var last error
 	for {
-		ranking, err := a.rank(all, wish)
+		ranking, err := market.Rank(all, ev, wish)
 		if err != nil {
 			return nil, dialog.Errorf(dialog.Invalid, "provider", "%v", err)
 		}
@@ -125,12 +126,13 @@ func (x *answer) learn(wish *market.Wish, all []*market.Ask, name string) (*mark
 	}
 }
 
-func (a *Asker) rank(asks []*market.Ask, w *market.Wish) (*market.Ranking, error) {
+// evidence is what this node knows of providers now.
+func (a *Asker) evidence() *market.Evidence {
 	ev := &market.Evidence{Own: a.Experience()}
 	if a.o.Reviews != nil {
 		ev.Reviews, ev.Trust = a.o.Reviews()
 	}
-	return market.Rank(asks, ev, w)
+	return ev
 }
 
 // Why tells for every offer of a model how it is ranked now.
@@ -146,7 +148,7 @@ func (a *Asker) Why(model string) (*market.Ranking, error) {
 	for _, r := range a.o.Rails {
 		w.Rails = append(w.Rails, r.Name())
 	}
-	return a.rank(a.o.Asks(), w)
+	return market.Rank(a.o.Asks(), a.evidence(), w)
 }
 
 // mostTokens is the most that a price is computed for; what does not fit is
