@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +13,41 @@ import (
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/store"
+	"github.com/geistnet/geist/internal/tales"
 )
+
+// builtIn is the name of the model that is part of this program. A model of the
+// store that has the same name comes before it.
+const builtIn = tales.Name
+
+// builtInSource stands where a model of the store says where it came from.
+const builtInSource = "part of this program"
+
+// builtInModel is the built-in model as the store would name it. It was never added.
+func builtInModel() *store.Model {
+	sum := sha256.Sum256(tales.Bytes())
+	return &store.Model{Version: 1, Name: builtIn, SHA256: hex.EncodeToString(sum[:]), Bytes: int64(tales.Size()), Source: builtInSource}
+}
+
+func isBuiltIn(m *store.Model) bool { return m != nil && m.Added.IsZero() && m.Source == builtInSource }
+
+// namesBuiltIn tells whether ref is the built-in model's name, or at least 6
+// digits of its hash, as with models of the store.
+func namesBuiltIn(ref string) bool {
+	ref = strings.ToLower(ref)
+	return ref == builtIn || len(ref) >= 6 && strings.HasPrefix(builtInModel().SHA256, ref)
+}
+
+// withBuiltIn puts the built-in model before those of the store, unless one of
+// them has its name.
+func withBuiltIn(models []store.Model) []store.Model {
+	for _, m := range models {
+		if strings.EqualFold(m.Name, builtIn) {
+			return models
+		}
+	}
+	return append([]store.Model{*builtInModel()}, models...)
+}
 
 // store opens the model store of this user.
 func (e *env) store() (*store.Store, error) {
@@ -23,13 +59,18 @@ func (e *env) store() (*store.Store, error) {
 }
 
 // openModel opens what a person means by ref: a name, the beginning of a hash,
-// or the path of a .gguf file, for which the store.Model is nil. The caller closes the file.
+// or the path of a .gguf file, for which the store.Model is nil. What the store
+// does not have may be the built-in model. The caller closes the file.
 func (e *env) openModel(ref string) (*gguf.File, *store.Model, error) {
 	s, err := e.store()
 	if err != nil {
 		return nil, nil, err
 	}
 	path, m, err := s.Resolve(ref)
+	if errors.Is(err, store.ErrNotFound) && namesBuiltIn(ref) {
+		f, err := tales.Open()
+		return f, builtInModel(), err
+	}
 	if err != nil {
 		return nil, nil, hint(err)
 	}
@@ -76,7 +117,7 @@ func (e *env) completeModels(*cobra.Command, []string, string) ([]string, cobra.
 		return nil, cobra.ShellCompDirectiveError
 	}
 	var names []string
-	for _, m := range models {
+	for _, m := range withBuiltIn(models) {
 		names = append(names, m.Name)
 	}
 	return names, cobra.ShellCompDirectiveDefault

@@ -13,19 +13,14 @@ import (
 	"github.com/spf13/pflag"
 	bolt "go.etcd.io/bbolt/errors"
 
-	"github.com/geistnet/geist/internal/author"
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/local"
 	"github.com/geistnet/geist/internal/market"
 	"github.com/geistnet/geist/internal/node"
 	"github.com/geistnet/geist/internal/pay"
 	"github.com/geistnet/geist/internal/store"
-	"github.com/geistnet/geist/internal/tales"
 	"github.com/geistnet/geist/internal/web"
 )
-
-// builtIn is the name of the model that is part of this program.
-const builtIn = "tales"
 
 // nodeFlags are the flags that up, serve and chat share.
 type nodeFlags struct {
@@ -156,16 +151,16 @@ func (e *env) parts(c *node.Config) (node.Parts, error) {
 
 // installed are the names of models that can be served.
 func (e *env) installed() []string {
-	names := []string{builtIn}
 	s, err := e.store()
 	if err != nil {
-		return names
+		return []string{builtIn}
 	}
 	models, err := s.List()
 	if err != nil {
-		return names
+		return []string{builtIn}
 	}
-	for _, m := range models {
+	var names []string
+	for _, m := range withBuiltIn(models) {
 		names = append(names, m.Name)
 	}
 	return names
@@ -173,17 +168,6 @@ func (e *env) installed() []string {
 
 // openServed opens a model by name with its Ghost file.
 func (e *env) openServed(ctx context.Context, ref string) (*node.Opened, error) {
-	if ref == builtIn {
-		f, err := tales.Open()
-		if err != nil {
-			return nil, err
-		}
-		g, err := author.Build(ctx, f, author.Options{}, nil)
-		if err != nil {
-			return nil, err
-		}
-		return &node.Opened{File: f, Ghost: g, Name: builtIn, Quantisation: quantisation(f)}, nil
-	}
 	f, stored, err := e.openModel(ref)
 	if err != nil {
 		return nil, err

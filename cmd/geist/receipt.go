@@ -21,6 +21,7 @@ import (
 	"github.com/geistnet/geist/internal/local"
 	"github.com/geistnet/geist/internal/nostr"
 	"github.com/geistnet/geist/internal/store"
+	"github.com/geistnet/geist/internal/tales"
 )
 
 // keyFile is the secret key of this node, beside the directory of the store.
@@ -72,6 +73,9 @@ func parseRun(path string, b []byte) (*audit.RunFile, error) {
 // ghostOf is the Ghost file of an open model: the one that was made before, or
 // a new one, which it keeps.
 func (e *env) ghostOf(ctx context.Context, f *gguf.File, stored *store.Model, long bool) (*ghost.Model, error) {
+	if isBuiltIn(stored) {
+		return author.Build(ctx, f, author.Options{Long: long}, nil) // takes a moment only
+	}
 	path, err := e.ghostPath(f.Path, stored, long)
 	if err != nil {
 		return nil, err
@@ -99,6 +103,19 @@ func (e *env) ghostOf(ctx context.Context, f *gguf.File, stored *store.Model, lo
 		return nil, err
 	}
 	return m, nil
+}
+
+// builtInGhost is the Ghost file of the built-in model.
+func (e *env) builtInGhost(ctx context.Context) ([]byte, error) {
+	f, err := tales.Open()
+	if err != nil {
+		return nil, err
+	}
+	m, err := e.ghostOf(ctx, f, builtInModel(), false)
+	if err != nil {
+		return nil, err
+	}
+	return ghost.Encode(m)
 }
 
 // older tells whether file was changed before what it is made of.

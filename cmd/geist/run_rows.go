@@ -13,7 +13,6 @@ import (
 
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/ghost"
-	"github.com/geistnet/geist/internal/author"
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/engine"
 	"github.com/geistnet/geist/internal/gguf"
@@ -21,8 +20,6 @@ import (
 	"github.com/geistnet/geist/internal/local"
 	"github.com/geistnet/geist/internal/model"
 	"github.com/geistnet/geist/internal/rows"
-	"github.com/geistnet/geist/internal/store"
-	"github.com/geistnet/geist/internal/tales"
 	"github.com/geistnet/geist/merkle"
 )
 
@@ -150,24 +147,13 @@ func isTrunk(f *gguf.File) bool {
 	return false
 }
 
-// openRun opens what "geist run" is to run: a model of the store or a file, or
-// the built-in one.
-func (e *env) openRun(ref string) (f *gguf.File, stored *store.Model, own bool, err error) {
-	f, stored, err = e.openModel(ref)
-	if ref == builtIn && errors.Is(err, store.ErrNotFound) {
-		f, err = tales.Open()
-		return f, nil, true, err
-	}
-	return f, stored, false, err
-}
-
 // soundGhost is the Ghost file that rows are checked under: the one at path, or
 // the model's own.
 func (r *run) soundGhost(ctx context.Context, path string) (*ghost.Model, error) {
 	given := path != ""
 	if !given {
-		if r.own {
-			return author.Build(ctx, r.file, author.Options{}, nil)
+		if isBuiltIn(r.stored) {
+			return r.ghostOf(ctx, r.file, r.stored, false)
 		}
 		var err error
 		if path, err = r.ghostPath(r.file.Path, r.stored, false); err != nil {

@@ -164,7 +164,7 @@ func (s *soundChat) find(ctx context.Context, e *env, offered []*market.Ask) (*n
 func (e *env) openTrunkFile(ctx context.Context, ref string) (*node.Opened, error) {
 	r := &run{verbs: verbs{e}, ref: ref, f: &runFlags{}}
 	var err error
-	if r.file, r.stored, r.own, err = e.openRun(ref); err != nil {
+	if r.file, r.stored, err = e.openModel(ref); err != nil {
 		return nil, err
 	}
 	g, err := r.soundGhost(ctx, "")

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"github.com/geistnet/geist/internal/bench"
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/synth"
+	"github.com/geistnet/geist/internal/tales"
 )
 
 // Bench measures speed and memory.
@@ -68,13 +71,24 @@ time under $GEIST_HOME, or else in geist in the XDG cache directory.`,
 				return err
 			}
 		} else {
-			file, _, err := v.openModel(args[0])
+			file, stored, err := v.openModel(args[0])
 			if err != nil {
 				return err
 			}
 			o.Path = file.Path
 			if err := file.Close(); err != nil {
 				return err
+			}
+			if isBuiltIn(stored) { // what is measured is a file
+				dir, err := os.MkdirTemp("", "geist-bench")
+				if err != nil {
+					return err
+				}
+				defer os.RemoveAll(dir)
+				o.Path = filepath.Join(dir, builtIn+".gguf")
+				if err := os.WriteFile(o.Path, tales.Bytes(), 0o600); err != nil {
+					return err
+				}
 			}
 		}
 		o.BusBytes, o.Now = *bus<<20, time.Now

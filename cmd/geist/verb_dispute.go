@@ -139,7 +139,7 @@ func (v verbs) dispute(ctx context.Context, files [2]*audit.RunFile, paths []str
 	}
 	if ref == "" {
 		var err error
-		if ref, err = v.modelOf(a.Receipt.Model); err != nil {
+		if ref, err = v.modelOf(ctx, a.Receipt.Model); err != nil {
 			return nil, err
 		}
 	}

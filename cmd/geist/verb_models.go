@@ -6,12 +6,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/store"
+	"github.com/geistnet/geist/internal/tales"
 )
 
 // Models keeps model files.
@@ -20,18 +22,28 @@ func (v verbs) Models() *cobra.Command {
 		v.modelsList(), v.modelsAdd(), v.modelsShow(), v.modelsVerify(), v.modelsRemove(), v.modelsTokenize(), v.modelsGhost(), v.modelsTrunk())
 	c.Long = `Models lie in a store under $GEIST_HOME, or else in geist in the XDG data
 directory, once each, by their SHA-256. Where a MODEL is asked for, give its
-name, at least 6 digits of its hash, or the path of a .gguf file.`
+name, at least 6 digits of its hash, or the path of a .gguf file. The model ` + builtIn + ` is
+part of this program and takes no place in the store.`
 	return c
 }
 
 // listed is a model as --json shows it.
 type listed struct {
 	store.Model
-	Path string `json:"path"`
+	Added   *time.Time `json:"added,omitempty"` // absent for the built-in model
+	Path    string     `json:"path,omitempty"`
+	BuiltIn bool       `json:"built_in,omitempty"`
+}
+
+func list(s *store.Store, m store.Model) listed {
+	if isBuiltIn(&m) {
+		return listed{Model: m, BuiltIn: true}
+	}
+	return listed{Model: m, Added: &m.Added, Path: s.Path(m)}
 }
 
 func (v verbs) modelsList() *cobra.Command {
-	c := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List the models in the store", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "List the models in the store, and the built-in one", Args: cobra.NoArgs}
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := v.store()
@@ -46,21 +58,27 @@ func (v verbs) modelsList() *cobra.Command {
 			return err
 		}
 		if *asJSON {
-			out := make([]listed, len(models))
-			for i, m := range models {
-				out[i] = listed{m, s.Path(m)}
+			out := []listed{}
+			for _, m := range withBuiltIn(models) {
+				out = append(out, list(s, m))
 			}
 			return v.out.JSON(out)
 		}
-		if len(models) == 0 {
-			_, err := fmt.Fprintf(v.err.W, "no models in %s yet; \"geist models add FILE\" adds one\n", s.Dir())
+		var rows [][]string
+		for _, m := range withBuiltIn(models) {
+			added := "built in"
+			if !isBuiltIn(&m) {
+				added = m.Added.Local().Format("2006-01-02 15:04")
+			}
+			rows = append(rows, []string{m.Name, m.SHA256[:12], console.Size(m.Bytes), added})
+		}
+		if err := v.out.Table([]string{"NAME", "SHA-256", "SIZE", "ADDED"}, rows); err != nil {
 			return err
 		}
-		var rows [][]string
-		for _, m := range models {
-			rows = append(rows, []string{m.Name, m.SHA256[:12], console.Size(m.Bytes), m.Added.Local().Format("2006-01-02 15:04")})
+		if len(models) == 0 {
+			_, err = fmt.Fprintf(v.err.W, "no models in %s yet; \"geist models add FILE\" adds one\n", s.Dir())
 		}
-		return v.out.Table([]string{"NAME", "SHA-256", "SIZE", "ADDED"}, rows)
+		return err
 	}
 	return c
 }
@@ -118,7 +136,7 @@ input.`,
 			return hint(err)
 		}
 		if *asJSON {
-			return v.out.JSON(listed{m, s.Path(m)})
+			return v.out.JSON(list(s, m))
 		}
 		_, err = fmt.Fprintf(v.out.W, "added %s (%s, sha256 %s)\n", m.Name, console.Size(m.Bytes), m.SHA256)
 		return err
@@ -146,6 +164,9 @@ func (v verbs) modelsVerify() *cobra.Command {
 			models = nil
 			for _, ref := range args {
 				_, m, err := s.Resolve(ref)
+				if errors.Is(err, store.ErrNotFound) && namesBuiltIn(ref) {
+					m, err = builtInModel(), nil
+				}
 				if err != nil {
 					return hint(err)
 				}
@@ -170,7 +191,12 @@ func (v verbs) verify(cmd *cobra.Command, s *store.Store, models []store.Model, 
 	failed := false
 	p := v.progress()
 	for _, m := range models {
-		err := s.Verify(cmd.Context(), m, p.Update)
+		var err error
+		if isBuiltIn(&m) {
+			_, err = tales.Open() // nobody can change it but with the program
+		} else {
+			err = s.Verify(cmd.Context(), m, p.Update)
+		}
 		p.End()
 		if ctxErr := cmd.Context().Err(); ctxErr != nil {
 			return ctxErr
@@ -218,6 +244,9 @@ func (v verbs) modelsRemove() *cobra.Command {
 		var errs []error
 		for _, name := range args {
 			freed, err := s.Remove(cmd.Context(), name)
+			if errors.Is(err, store.ErrNotFound) && namesBuiltIn(name) {
+				err = fmt.Errorf("%s is part of this program and cannot be removed", builtIn)
+			}
 			if err != nil {
 				errs = append(errs, hint(err))
 				continue

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/store"
@@ -22,7 +24,7 @@ func (v verbs) modelsShow() *cobra.Command {
 	}
 	tensors := c.Flags().Bool("tensors", false, "list the tensors too")
 	asJSON := jsonFlag(c)
-	c.RunE = func(_ *cobra.Command, args []string) error {
+	c.RunE = func(cmd *cobra.Command, args []string) error {
 		f, m, err := v.openModel(args[0])
 		if err != nil {
 			return err
@@ -30,6 +32,13 @@ func (v verbs) modelsShow() *cobra.Command {
 		defer f.Close()
 		d := describe(f, m, *tensors)
 		d.Ghost = v.knownGhost(f.Path, m)
+		if d.BuiltIn {
+			b, err := v.builtInGhost(cmd.Context())
+			if err != nil {
+				return err
+			}
+			d.Ghost = ghost.IDOf(b).String()
+		}
 		if *asJSON {
 			return v.out.JSON(d)
 		}
@@ -40,17 +49,19 @@ func (v verbs) modelsShow() *cobra.Command {
 
 // description is what "models show" says of a file.
 type description struct {
-	*store.Model           // nil for a file outside of the store
-	Path         string    `json:"path"`
-	Ghost        string    `json:"ghost,omitempty"` // the model id, once its Ghost file was made
-	FileBytes    int64     `json:"file_bytes"`
-	GGUF         uint32    `json:"gguf_version"`
-	Arch         string    `json:"architecture"`
-	Parameters   uint64    `json:"parameters"`
-	Tensors      int       `json:"tensors"`
-	Formats      []formats `json:"formats"` // by bytes, most first
-	Metadata     []keyed   `json:"metadata"`
-	TensorList   []tensor  `json:"tensor_list,omitempty"`
+	*store.Model            // nil for a file outside of the store
+	Added        *time.Time `json:"added,omitempty"` // to the store
+	BuiltIn      bool       `json:"built_in,omitempty"`
+	Path         string     `json:"path,omitempty"`  // absent for the built-in model
+	Ghost        string     `json:"ghost,omitempty"` // the model id, once its Ghost file was made
+	FileBytes    int64      `json:"file_bytes"`
+	GGUF         uint32     `json:"gguf_version"`
+	Arch         string     `json:"architecture"`
+	Parameters   uint64     `json:"parameters"`
+	Tensors      int        `json:"tensors"`
+	Formats      []formats  `json:"formats"` // by bytes, most first
+	Metadata     []keyed    `json:"metadata"`
+	TensorList   []tensor   `json:"tensor_list,omitempty"`
 }
 
 type formats struct {
@@ -78,6 +89,12 @@ const shortArray = 16
 
 func describe(f *gguf.File, m *store.Model, tensors bool) description {
 	d := description{Model: m, Path: f.Path, FileBytes: f.Size, GGUF: f.Version, Arch: f.Arch(), Tensors: len(f.Tensors())}
+	switch {
+	case isBuiltIn(m):
+		d.Path, d.BuiltIn = "", true
+	case m != nil:
+		d.Added = &m.Added
+	}
 	for _, t := range f.Tensors() {
 		d.Parameters += t.Elems()
 		i := slices.IndexFunc(d.Formats, func(x formats) bool { return x.Format == t.Format.String() })
@@ -125,10 +142,16 @@ func jsonValue(v gguf.Value) any {
 func (d description) print(out console.Out) error {
 	rows := [][]string{}
 	if d.Model != nil {
-		rows = append(rows, []string{"name", d.Name}, []string{"sha256", d.SHA256}, []string{"added", d.Added.Local().Format("2006-01-02 15:04")}, []string{"source", d.Source})
+		rows = append(rows, []string{"name", d.Name}, []string{"sha256", d.SHA256})
+		if d.Added != nil {
+			rows = append(rows, []string{"added", d.Added.Local().Format("2006-01-02 15:04")})
+		}
+		rows = append(rows, []string{"source", d.Source})
+	}
+	if d.Path != "" {
+		rows = append(rows, []string{"file", d.Path})
 	}
 	rows = append(rows,
-		[]string{"file", d.Path},
 		[]string{"size", console.Size(d.FileBytes)},
 		[]string{"architecture", d.Arch},
 		[]string{"parameters", strconv.FormatUint(d.Parameters, 10)},

@@ -91,7 +91,7 @@ type proved struct {
 func (v verbs) prove(ctx context.Context, file *audit.RunFile, ref string, threads int, path string) (*proved, error) {
 	if ref == "" {
 		var err error
-		if ref, err = v.modelOf(file.Receipt.Model); err != nil {
+		if ref, err = v.modelOf(ctx, file.Receipt.Model); err != nil {
 			return nil, err
 		}
 	}
@@ -148,9 +148,9 @@ func (e *env) ghostWith(ctx context.Context, f *gguf.File, stored *store.Model, 
 	return nil, false, fmt.Errorf("%s has the model id %v; the receipt is of %v", f.Path, g.ID(), id)
 }
 
-// modelOf finds the model in the store that has this id, among those with a
-// Ghost file.
-func (e *env) modelOf(id ghost.ID) (string, error) {
+// modelOf finds the model that has this id, among those of the store with a
+// Ghost file and the built-in one.
+func (e *env) modelOf(ctx context.Context, id ghost.ID) (string, error) {
 	s, err := e.store()
 	if err != nil {
 		return "", err
@@ -169,6 +169,9 @@ func (e *env) modelOf(id ghost.ID) (string, error) {
 				return models[i].SHA256, nil
 			}
 		}
+	}
+	if b, err := e.builtInGhost(ctx); err != nil || ghost.IDOf(b) == id {
+		return builtInModel().SHA256, err
 	}
 	return "", fmt.Errorf("no model in the store is known to have the id %v; give it with --model", id)
 }

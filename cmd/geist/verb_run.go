@@ -156,7 +156,6 @@ type run struct {
 	loadS   float64
 	seal    *seal  // nil: without --receipt
 	sound   *sound // nil: without --rows
-	own     bool   // the built-in model
 }
 
 // newRun checks the flags, reads the prompt and opens the file: all that may
@@ -182,11 +181,8 @@ func (v verbs) newRun(f *runFlags, args []string) (*run, error) {
 		}
 	}
 	var err error
-	if r.file, r.stored, r.own, err = v.openRun(r.ref); err != nil {
+	if r.file, r.stored, err = v.openModel(r.ref); err != nil {
 		return nil, err
-	}
-	if r.own && f.receipt != "" {
-		return nil, fmt.Errorf("the built-in model has no Ghost file of its own for --receipt; \"geist up\" gives receipts of its answers")
 	}
 	if _, key := chat.Find(r.file.String, false); key == "" && f.system != "" {
 		r.file.Close()

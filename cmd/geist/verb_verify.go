@@ -1,9 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -63,17 +63,14 @@ right.`,
 		if cmd.Flags().Changed("explain") && (*explain < 0 || *explain >= want.Cells) {
 			return fmt.Errorf("%w: --explain %d; the proof has cells 0 to %d", errUsage, *explain, want.Cells-1)
 		}
-		path := *ghostFile
-		if path == "" && parseErr == nil {
-			if path, err = v.ghostWithID(file.Receipt.Model); err != nil {
-				return err
-			}
-		}
 		var ghostBytes []byte
-		if path != "" {
-			if ghostBytes, err = readAtMost(path, maxGhostBytes); err != nil {
-				return err
-			}
+		if *ghostFile != "" {
+			ghostBytes, err = readAtMost(*ghostFile, maxGhostBytes)
+		} else if parseErr == nil {
+			ghostBytes, err = v.ghostWithID(cmd.Context(), file.Receipt.Model)
+		}
+		if err != nil {
+			return err
 		}
 		var end *audit.Ending
 		if *modelRef != "" {
@@ -116,22 +113,25 @@ right.`,
 	return c
 }
 
-// ghostWithID is the path of the Ghost file in the store with this id.
-func (e *env) ghostWithID(id ghost.ID) (string, error) {
+// ghostWithID is the Ghost file with this id: of the store, or of the built-in model.
+func (e *env) ghostWithID(ctx context.Context, id ghost.ID) ([]byte, error) {
 	s, err := e.store()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	files, err := filepath.Glob(filepath.Join(s.Ghosts(), "*.ghost"))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for _, path := range files {
-		if b, err := os.ReadFile(path); err == nil && ghost.IDOf(b) == id {
-			return path, nil
+		if b, err := readAtMost(path, maxGhostBytes); err == nil && ghost.IDOf(b) == id {
+			return b, nil
 		}
 	}
-	return "", fmt.Errorf("the store has no Ghost file of model %v; give it with --ghost", id)
+	if b, err := e.builtInGhost(ctx); err != nil || ghost.IDOf(b) == id {
+		return b, err
+	}
+	return nil, fmt.Errorf("the store has no Ghost file of model %v; give it with --ghost", id)
 }
 
 // writeVerdict says it to a person.
