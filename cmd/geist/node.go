@@ -228,7 +228,7 @@ func (e *env) startNode(ctx context.Context, c node.Config) (*node.Node, error) 
 	}
 	n, err := node.Start(ctx, c, p)
 	if errors.Is(err, pay.ErrHeld) || errors.Is(err, bolt.ErrTimeout) { // of the journals, of the relay's events
-		err = fmt.Errorf("%w; a geist is running with the same state: ask that one through its page or API, or set GEIST_HOME to another directory, which makes another node", err)
+		err = fmt.Errorf("%w; a geist is running with the same state: ask that one (geist chat, its page or its API) or end it, or set GEIST_HOME to another directory, which makes another node", err)
 	}
 	return n, err
 }

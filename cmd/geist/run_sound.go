@@ -103,7 +103,7 @@ func (s *soundChat) open(ctx context.Context, e *env, n *node.Node, o *askOption
 	if s.trunk != nil {
 		return nil
 	}
-	if err := waitForOffer(ctx, n, o.model, max(o.wait, 5*time.Second)); err != nil {
+	if err := waitForOffer(ctx, n.Asker(), o.model, max(o.wait, 5*time.Second)); err != nil {
 		return err
 	}
 	var offered []*market.Ask
@@ -179,11 +179,16 @@ func (s *soundChat) ask(ctx context.Context, e *env, n *node.Node, o *askOptions
 	if err := s.open(ctx, e, n, o); err != nil {
 		return nil, err
 	}
-	messages := o.messages
-	if messages == nil {
-		messages = []chat.Message{{Role: "user", Content: o.question}}
+	var ids []int32
+	var err error
+	switch {
+	case o.raw:
+		ids, err = s.trunk.Text(o.question)
+	case o.messages == nil:
+		ids, err = s.trunk.Chat([]chat.Message{{Role: "user", Content: o.question}}, e.now())
+	default:
+		ids, err = s.trunk.Chat(o.messages, e.now())
 	}
-	ids, err := s.trunk.Chat(messages, e.now())
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +206,7 @@ func (s *soundChat) ask(ctx context.Context, e *env, n *node.Node, o *askOptions
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	if o.show && o.question != "" {
+	if o.show && !o.typed {
 		fmt.Fprintf(e.out.W, "> %s\n\n", console.Clean(o.question))
 	}
 	q := engine.Request{Prompt: ids, MaxTokens: r.MaxTokens, Sampling: r.Sampling, TopLogProbs: -1, Ahead: ahead}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/geistnet/geist/audit"
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/chat"
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/dialog"
@@ -96,7 +97,7 @@ and shows the answer, its price and what was checked. With --once it ends then.`
 		}
 		var a *asked
 		if !*quiet && (*once || len(args) > 0 || v.out.Terminal && show) {
-			if a, err = v.ask(cmd.Context(), n, &askOptions{question: text, maxTokens: *maxTokens, seed: *seed, show: show, began: begin}); err != nil {
+			if a, err = v.ask(cmd.Context(), n.Asker(), n.Key(), &askOptions{question: text, maxTokens: *maxTokens, seed: *seed, show: show, began: begin}); err != nil {
 				return err
 			}
 			if a.Receipt != "" && a.Verdict != nil && a.Verdict.Accepted {
@@ -179,8 +180,10 @@ func (e *env) welcome(n *node.Node, cfg *node.Config, took time.Duration) {
 
 // askOptions say what to ask and how.
 type askOptions struct {
-	question  string
+	question  string // where messages are nil, or raw is set
 	model     string // "": the best offer
+	raw       bool   // the question is a text to continue
+	typed     bool   // the question stands on the screen
 	messages  []chat.Message
 	maxTokens int
 	seed      string
@@ -220,14 +223,26 @@ func (a *asked) ready(begin, now time.Time) float64 {
 	return a.begun.Sub(begin).Seconds()
 }
 
-// ask puts a question to the market through the node and shows what comes.
-func (e *env) ask(ctx context.Context, n *node.Node, o *askOptions) (*asked, error) {
+// An answerer is whom ask asks: the node of this process, or the one that runs
+// beside it.
+type answerer interface {
+	Models(ctx context.Context) ([]dialog.Model, error)
+	Ask(ctx context.Context, q *dialog.Question) (dialog.Answer, error)
+	// Verdict judges what is kept of a receipt; nil: there is no proof.
+	Verdict(receipt string) *audit.Verdict
+}
+
+// ask puts a question to the market through n and shows what comes. own is the
+// key of this machine's provider.
+func (e *env) ask(ctx context.Context, n answerer, own ghost.Key, o *askOptions) (*asked, error) {
 	if err := waitForOffer(ctx, n, o.model, max(o.wait, 5*time.Second)); err != nil {
 		return nil, err
 	}
 	q := &dialog.Question{ID: fmt.Sprintf("cli-%d", e.now().UnixNano()), Model: o.model, Messages: o.messages, MaxTokens: o.maxTokens, Verify: dialog.Verify(o.verify), TopLogProbs: -1,
 		Sampling: chatSampling()}
-	if q.Messages == nil {
+	if o.raw {
+		q.Messages, q.Text = nil, o.question
+	} else if q.Messages == nil {
 		q.Messages = []chat.Message{{Role: "user", Content: o.question}}
 	}
 	if o.seed != "" {
@@ -238,10 +253,10 @@ func (e *env) ask(ctx context.Context, n *node.Node, o *askOptions) (*asked, err
 		q.Seed = &s
 	}
 	a := &asked{Question: o.question, begun: e.now()}
-	if o.show && o.question != "" {
+	if o.show && !o.typed {
 		fmt.Fprintf(e.out.W, "> %s\n\n", console.Clean(o.question))
 	}
-	x, err := n.Asker().Ask(ctx, q)
+	x, err := n.Ask(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +288,7 @@ func (e *env) ask(ctx context.Context, n *node.Node, o *askOptions) (*asked, err
 	s, served := x.Summary(), x.Served()
 	a.Answer, a.Model, a.ModelID, a.Provider = text.String(), served.Model, served.ModelID, served.Provider
 	a.Prompt, a.Tokens, a.CostMsat, a.Receipt, a.Grade, a.Verified = s.Usage.Prompt, s.Usage.Answer, s.Cost, s.ID, s.Grade, string(s.Verified)
-	a.Verdict = n.Asker().Verdict(s.ID)
+	a.Verdict = n.Verdict(s.ID)
 	if !first.IsZero() {
 		a.FirstS, a.TTFT = first.Sub(o.began).Seconds(), first.Sub(a.begun).Seconds()
 		if d := end.Sub(first).Seconds(); d > 0 {
@@ -282,16 +297,16 @@ func (e *env) ask(ctx context.Context, n *node.Node, o *askOptions) (*asked, err
 	}
 	a.ReceiptS = end.Sub(o.began).Seconds()
 	if o.show {
-		e.account(a, n)
+		e.account(a, own)
 	}
 	return a, nil
 }
 
 // account says who answered, for how much, and what was checked.
-func (e *env) account(a *asked, n *node.Node) {
+func (e *env) account(a *asked, own ghost.Key) {
 	who := a.Provider
-	if who == n.Key().String() {
-		who = nostr.PublicText(n.Key()) + " (this machine, asked as any other)"
+	if who == own.String() {
+		who = nostr.PublicText(own) + " (this machine, asked as any other)"
 	}
 	fmt.Fprintf(e.out.W, "\n\n  from      %s\n  model     %s %s\n  price     %s for %d prompt and %d answer tokens\n", console.Clean(who), console.Clean(a.Model), a.ModelID, sats(a.CostMsat), a.Prompt, a.Tokens)
 	fmt.Fprintf(e.out.W, "  verdict   %s\n", verdictLine(a))
@@ -321,10 +336,10 @@ func verdictLine(a *asked) string {
 }
 
 // waitForOffer waits until somebody offers a model.
-func waitForOffer(ctx context.Context, n *node.Node, model string, most time.Duration) error {
+func waitForOffer(ctx context.Context, n answerer, model string, most time.Duration) error {
 	deadline := time.Now().Add(most)
 	for {
-		list, err := n.Asker().Models(ctx)
+		list, err := n.Models(ctx)
 		if err != nil {
 			return err
 		}

@@ -657,13 +657,17 @@ func (n *Node) openGateway(context.Context) error {
 	if err := n.metrics.register(registry, n); err != nil {
 		return err
 	}
-	g, err := gateway.New(gateway.Options{Backend: n.asker, Keys: n.cfg.Keys, Origins: n.cfg.Origins, Aliases: n.cfg.Aliases, Page: n.parts.Page, More: n.api(), Registry: registry, Log: n.log, Version: n.parts.Version, Now: n.parts.Now,
+	keys, pass := n.cfg.Keys, n.pass()
+	if pass != "" {
+		keys = append(slices.Clone(keys), pass)
+	}
+	g, err := gateway.New(gateway.Options{Backend: n.asker, Keys: keys, Origins: n.cfg.Origins, Aliases: n.cfg.Aliases, Page: n.parts.Page, More: n.api(), Registry: registry, Log: n.log, Version: n.parts.Version, Now: n.parts.Now,
 		Ready: n.ready})
 	if err != nil {
 		return err
 	}
 	n.gate = n.serve(n.listen, g)
-	return nil
+	return n.tell(pass)
 }
 
 // ready tells why a question cannot be answered now.
