@@ -47,17 +47,27 @@ func (e *env) runningNode(ctx context.Context, dir string) (*runningNode, error)
 	}
 	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
 	defer stop()
-	b, err := n.get(ctx, "/geist/v1/node")
-	if err != nil {
+	if err := n.look(ctx); err != nil {
 		return nil, err
-	}
-	if err := json.Unmarshal(b, &n.status); err != nil {
-		return nil, fmt.Errorf("what is at %s is no geist: %w", r.URL, err)
 	}
 	if n.status.Key != n.own.String() {
 		return nil, fmt.Errorf("the geist at %s has another key", r.URL)
 	}
 	return n, nil
+}
+
+// look asks the node how it stands.
+func (n *runningNode) look(ctx context.Context) error {
+	b, err := n.get(ctx, "/geist/v1/node")
+	if err != nil {
+		return err
+	}
+	var s node.Status
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("what is at %s is no geist: %w", n.url, err)
+	}
+	n.status = s
+	return nil
 }
 
 // relays are those that the node asks, its own among them.

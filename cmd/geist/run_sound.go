@@ -17,6 +17,7 @@ import (
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/chat"
 	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/dialog"
 	"github.com/geistnet/geist/internal/engine"
 	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/local"
@@ -131,7 +132,7 @@ func (s *soundChat) open(ctx context.Context, e *env, n *node.Node, o *askOption
 // else one of the store.
 func (s *soundChat) find(ctx context.Context, e *env, offered []*market.Ask) (*node.Opened, error) {
 	if len(offered) == 0 {
-		return nil, errors.New("nobody offers such a model with rows; give another --model or --relay")
+		return nil, dialog.Errorf(dialog.NoModel, "model", "nobody offers such a model with rows; give another --model or --relay")
 	}
 	refs := []string{builtIn}
 	if s.ref != "" {

@@ -206,6 +206,7 @@ func (t *talker) ask(ctx context.Context, o *askOptions) (answer string, account
 			}
 		}
 		if o.raw || !noTemplate(err) {
+			t.missing(ctx, err)
 			return "", nil, err
 		}
 		fmt.Fprintln(t.err.W, "the model has no chat template: it continues the text, as with --raw")
@@ -214,6 +215,22 @@ func (t *talker) ask(ctx context.Context, o *askOptions) (answer string, account
 			o.question = o.messages[n-1].Content
 		}
 	}
+}
+
+// missing tells of relays that cannot be reached, after an error that may come of
+// it: an offer was not found.
+func (t *talker) missing(ctx context.Context, err error) {
+	var d *dialog.Error
+	if ctx.Err() != nil || !errors.As(err, &d) || d.Kind != dialog.NoModel && d.Kind != dialog.Mismatch && d.Kind != dialog.Unavailable {
+		return
+	}
+	if b, ok := t.to.(*runningNode); ok {
+		if err := b.look(ctx); err == nil {
+			t.sayRelays(b.status.Relays)
+		}
+		return
+	}
+	t.sayRelays(t.node.Status().Relays)
 }
 
 // noTemplate tells whether a question cannot be put as a conversation.

@@ -86,11 +86,14 @@ func TestChatBeside(t *testing.T) {
 	}
 	for want, args := range map[string][]string{
 		"ws://127.0.0.1:1/relay is none of its relays: leave --relay out": {"--relay", "ws://127.0.0.1:1/relay", "hello"},
-		"nobody offers \"nobodys\"": {"--wait", "1ms", "--model", "nobodys", "hello"},
+		"nobody offers \"nobodys\"":                                       {"--wait", "1ms", "--model", "nobodys", "hello"},
 	} {
 		if _, _, code, errs := chatIn(t, home, args...); code != exitFailure || !strings.Contains(errs, want) {
 			t.Errorf("%v: exit code %d: %s", args, code, errs)
 		}
+	}
+	if code, errs := geistIn(t.Context(), io.Discard, away, "chat", "--relay", "ws://127.0.0.1:1", "--wait", "200ms", "hello"); code != exitFailure || !strings.Contains(errs, "relay ws://127.0.0.1:1 cannot be reached: ") || !strings.Contains(errs, "→ nothing listens there on this machine") {
+		t.Errorf("a relay that is not there: exit code %d: %s", code, errs)
 	}
 	// What cannot be asked is said.
 	if err := os.Remove(filepath.Join(home, "node", "running.json")); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/market"
+	"github.com/geistnet/geist/internal/node"
 	"github.com/geistnet/geist/internal/nostr"
 )
 
@@ -53,6 +55,16 @@ type found struct {
 	refused []market.Refused
 	client  *nostr.Client
 	rules   market.Rules
+	relays  []node.Relay
+}
+
+// sayRelays tells of relays that cannot be reached, and what to do.
+func (e *env) sayRelays(list []node.Relay) {
+	for _, r := range list {
+		if !r.Connected {
+			fmt.Fprintf(e.err.W, "relay %s cannot be reached: %s\n  → %s\n", console.Clean(r.URL), console.Clean(cmp.Or(r.Error, "no answer yet")), r.Next)
+		}
+	}
 }
 
 // read fetches and checks asks. Relays that fail are told on standard error; it is an
@@ -78,9 +90,16 @@ func (e *env) read(ctx context.Context, r *reading) (*found, error) {
 		}
 	}
 	events, errs := c.Fetch(ctx, filter, mostEvents)
-	for _, err := range errs {
-		fmt.Fprintln(e.err.W, console.Clean(err.Error()))
+	for _, r := range c.Relays() {
+		x := node.Relay{URL: r, Connected: true}
+		for _, err := range errs {
+			if err.Relay == r {
+				x = node.Relay{URL: r, Error: err.Err.Error(), Next: node.RelayNext(r, err.Err.Error())}
+			}
+		}
+		f.relays = append(f.relays, x)
 	}
+	e.sayRelays(f.relays)
 	if len(errs) == len(c.Relays()) {
 		return nil, errors.New("no relay answered")
 	}
@@ -152,7 +171,8 @@ func (v verbs) marketAsks() *cobra.Command {
 		out := struct {
 			Asks    []askJSON     `json:"asks"`
 			Refused []refusedJSON `json:"refused"`
-		}{[]askJSON{}, []refusedJSON{}}
+			Relays  []node.Relay  `json:"relays"`
+		}{[]askJSON{}, []refusedJSON{}, f.relays}
 		for _, a := range f.asks {
 			out.Asks = append(out.Asks, askJSON{fmt.Sprintf("%x", a.ID[:]), a.Provider.String(), nostr.PublicText(a.Provider), a.Model.String(), a})
 		}

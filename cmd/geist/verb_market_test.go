@@ -14,6 +14,7 @@ import (
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/market"
+	"github.com/geistnet/geist/internal/node"
 	"github.com/geistnet/geist/internal/nostr"
 )
 
@@ -116,7 +117,12 @@ func TestMarket(t *testing.T) {
 	geist(exitFailure, "market", "why", strings.Repeat("0", 64))
 	geist(exitFailure, "market", "why", "x")
 	_, errs = geist(exitFailure, "market", "asks", "--relay", "ws://127.0.0.1:1", "--timeout", "5s")
-	contains(errs, "relay ws://127.0.0.1:1", "no relay answered")
+	contains(errs, "relay ws://127.0.0.1:1 cannot be reached: ", "→ nothing listens there on this machine: start the geist that has it", "no relay answered")
+	out, _ = geist(exitOK, "market", "asks", "--relay", "ws://127.0.0.1:1", "--relay", relay, "--json")
+	var down struct{ Relays []node.Relay }
+	if err := json.Unmarshal([]byte(out), &down); err != nil || len(down.Relays) != 2 || down.Relays[0].Connected || down.Relays[0].Next == "" || down.Relays[0].Error == "" || !down.Relays[1].Connected || down.Relays[1].Next != "" {
+		t.Errorf("%v, %+v", err, down)
+	}
 	if out, errs := geist(exitOK, "market", "asks", "--relay", "ws://127.0.0.1:1", "--relay", relay); !strings.Contains(out, "x.example") || !strings.Contains(errs, "127.0.0.1:1") {
 		t.Errorf("one of two relays is down: %s %s", out, errs)
 	}

@@ -61,24 +61,30 @@ type Status struct {
 	Provide  string   `json:"provide,omitempty"`
 	Relay    string   `json:"relay,omitempty"`
 	Uptime   float64  `json:"uptime_s"`
-	Relays   []relay  `json:"relays"`
+	Relays   []Relay  `json:"relays"`
 	Models   []string `json:"models"`
 	Verify   string   `json:"verify"`
 }
 
-type relay struct {
+// Relay is how it stands with one.
+type Relay struct {
 	URL       string `json:"url"`
 	Connected bool   `json:"connected"` // at least one subscription is open
 	Error     string `json:"error,omitempty"`
+	Next      string `json:"next,omitempty"` // what to do, if it is not connected
 }
 
 // Status of the node.
 func (n *Node) Status() Status {
 	s := Status{Version: n.parts.Version, Provider: nostr.PublicText(n.Key()), Asker: nostr.PublicText(n.asker.Key()), Key: n.Key().String(), AskerKey: n.asker.Key().String(),
-		URL: n.URL(), Provide: n.ProvideURL(), Relay: n.RelayURL(), Uptime: n.parts.Now().Sub(n.began).Seconds(), Relays: []relay{}, Models: []string{}, Verify: n.cfg.Verify}
+		URL: n.URL(), Provide: n.ProvideURL(), Relay: n.RelayURL(), Uptime: n.parts.Now().Sub(n.began).Seconds(), Relays: []Relay{}, Models: []string{}, Verify: n.cfg.Verify}
 	if n.client != nil {
 		for _, r := range n.client.Status() {
-			s.Relays = append(s.Relays, relay{r.URL, r.Connected > 0, r.LastError})
+			x := Relay{URL: r.URL, Connected: r.Connected > 0, Error: r.LastError}
+			if !x.Connected {
+				x.Next = RelayNext(r.URL, r.LastError)
+			}
+			s.Relays = append(s.Relays, x)
 		}
 	}
 	for _, a := range n.view.Asks() {

@@ -53,7 +53,8 @@ type Doctor struct {
 	BuiltIn    string // the name of the model that is part of the program
 	Now        func() time.Time
 
-	running *Status // of the node that is running here; nil: none
+	running *Status // of the node that is running with this state; nil: none
+	at      Running // where that is
 	key     *ghost.Key
 	out     []Finding
 }
@@ -64,7 +65,7 @@ func (d *Doctor) say(check, status, next, format string, args ...any) {
 
 // Run makes all checks, which takes some seconds if relays are slow.
 func (d *Doctor) Run(ctx context.Context) []Finding {
-	d.out, d.running, d.key = nil, nil, nil
+	d.out, d.running, d.key, d.at = nil, nil, nil, Running{}
 	for _, check := range []func(context.Context){d.config, d.processor, d.memory, d.disk, d.clock, d.keyFile, d.models, d.ports, d.endpoint, d.relays, d.money} {
 		check(ctx)
 	}
@@ -304,6 +305,7 @@ func dialable(addr string) string {
 }
 
 func (d *Doctor) ports(ctx context.Context) {
+	d.running = d.node(ctx)
 	for _, p := range []struct{ what, addr, flag string }{{"API and page", d.Config.Listen, "--listen"}, {"jobs and relay", d.Config.Provide, "--provide"}} {
 		if p.addr == "" {
 			continue
@@ -314,12 +316,13 @@ func (d *Doctor) ports(ctx context.Context) {
 			d.say("ports", Good, "", "%s is free for %s", p.addr, p.what)
 			continue
 		}
-		if p.flag == "--listen" {
-			d.running = d.node(ctx)
+		if d.uses(p.flag, p.addr) {
+			d.say("ports", Good, "", "%s is in use for %s by the geist that is running", p.addr, p.what)
+			continue
 		}
 		switch code, body, gerr := d.get(ctx, "http://"+dialable(p.addr)+"/healthz", first(d.Config.Keys)); {
 		case gerr == nil && code == http.StatusOK && alive(body):
-			d.say("ports", Good, "", "%s is in use for %s by a geist that is running", p.addr, p.what)
+			d.say("ports", Warning, `"geist up" takes a free one by itself; else choose one with `+p.flag+", or set GEIST_HOME to the directory of that geist to look at it", "%s is in use by a geist that has another state than %s", p.addr, d.Config.Dir)
 		case gerr == nil && code == http.StatusUnauthorized:
 			d.say("ports", Warning, "give the key of the running node (--key), so that more can be checked", "%s is in use by a program that demands another key", p.addr)
 		default:
@@ -327,7 +330,7 @@ func (d *Doctor) ports(ctx context.Context) {
 		}
 	}
 	if d.running == nil {
-		d.say("node", Good, `"geist up" starts one`, "no node of this configuration is running now")
+		d.say("node", Good, `"geist up" starts one`, "no node is running with the state in %s", d.Config.Dir)
 		return
 	}
 	up := time.Duration(d.running.Uptime * float64(time.Second)).Round(time.Second)
@@ -336,9 +339,22 @@ func (d *Doctor) ports(ctx context.Context) {
 	} else {
 		d.say("node", Good, "", "a node has been running for %s", up)
 	}
-	if code, body, err := d.get(ctx, "http://"+dialable(d.Config.Listen)+"/readyz", first(d.Config.Keys)); err != nil || code != http.StatusOK {
+	if code, body, err := d.get(ctx, d.at.URL+"/readyz", d.at.Key); err != nil || code != http.StatusOK {
 		d.say("node", Bad, "serve a model, or name relays where providers are (--relay)", "it cannot answer questions now: %s", reason(body, err))
 	}
+}
+
+// uses tells whether the running node is what has an address. Where it takes jobs
+// on all addresses it says only how others reach it.
+func (d *Doctor) uses(flag, addr string) bool {
+	if d.running == nil {
+		return false
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if flag == "--listen" {
+		return err == nil && strings.HasSuffix(d.running.URL, ":"+port)
+	}
+	return d.running.Provide != ""
 }
 
 // alive tells whether a geist says that it lives, at either of its addresses.
@@ -369,20 +385,31 @@ func first(s []string) string {
 	return s[0]
 }
 
-// node asks the node that listens here what it is; nil: no node, or it refuses.
+// node asks the node that has this state what it is: the one of which running.json
+// tells, or one at the address of the API that has this key. Nil: there is none, or
+// it refuses. Another's node is not looked at.
 func (d *Doctor) node(ctx context.Context) *Status {
-	code, body, err := d.get(ctx, "http://"+dialable(d.Config.Listen)+"/geist/v1/node", first(d.Config.Keys))
+	at, err := ReadRunning(d.Config.Dir)
+	told := err == nil
+	if !told {
+		at = &Running{URL: "http://" + dialable(d.Config.Listen), Key: first(d.Config.Keys)}
+	}
+	code, body, err := d.get(ctx, at.URL+"/geist/v1/node", at.Key)
 	var s Status
 	if err != nil || code != http.StatusOK || json.Unmarshal(body, &s) != nil || len(s.Key) != 64 {
 		return nil
 	}
+	if !told && (d.key == nil || s.Key != d.key.String()) {
+		return nil
+	}
+	d.at = *at
 	return &s
 }
 
 // money looks at the journals, or asks the running node that holds them.
 func (d *Doctor) money(ctx context.Context) {
 	if d.running != nil {
-		code, body, err := d.get(ctx, "http://"+dialable(d.Config.Listen)+"/geist/v1/wallet", first(d.Config.Keys))
+		code, body, err := d.get(ctx, d.at.URL+"/geist/v1/wallet", d.at.Key)
 		var w struct {
 			Peers []peerJSON `json:"peers"`
 		}

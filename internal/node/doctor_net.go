@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,9 +45,13 @@ func (d *Doctor) endpoint(ctx context.Context) {
 
 // relays asks each relay for this node's asks and for its time.
 func (d *Doctor) relays(ctx context.Context) {
-	list := d.Config.Relays
-	if d.running != nil && d.running.Relay != "" {
-		list = append([]string{d.running.Relay}, list...)
+	list := slices.Clone(d.Config.Relays)
+	if d.running != nil {
+		for _, r := range d.running.Relays { // its own, and those of its flags
+			if !slices.Contains(list, r.URL) {
+				list = append(list, r.URL)
+			}
+		}
 	}
 	if len(list) == 0 {
 		if d.running == nil && d.Config.Relay && d.Config.Provide != "" {
@@ -70,7 +75,7 @@ func (d *Doctor) relay(ctx context.Context, url string) {
 	f := nostr.Filter{Kinds: []nostr.Kind{market.DefaultKinds().Ask}}
 	events, errs := c.Fetch(ctx, f, 500)
 	if len(errs) > 0 {
-		d.say("relays", Bad, "look whether it is running, and whether this machine may reach it", "%s: %v", url, errs[0].Err)
+		d.say("relays", Bad, RelayNext(url, errs[0].Err.Error()), "%s cannot be reached: %v", url, errs[0].Err)
 		return
 	}
 	asks, _ := market.Collect(events, market.Rules{Kinds: market.DefaultKinds(), Now: d.Now().Unix()})
@@ -110,6 +115,6 @@ func (d *Doctor) relay(ctx context.Context, url string) {
 
 // serves tells whether the running node offers a model.
 func (d *Doctor) serves(ctx context.Context) bool {
-	code, body, err := d.get(ctx, "http://"+dialable(d.Config.Listen)+"/geist/v1/serve", first(d.Config.Keys))
+	code, body, err := d.get(ctx, d.at.URL+"/geist/v1/serve", d.at.Key)
 	return err == nil && code == http.StatusOK && !strings.Contains(string(body), `"serving":[]`)
 }

@@ -253,8 +253,27 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("beside a node: %s: %s", check, text)
 		}
 	}
-	if b, _ := json.Marshal(found); !strings.Contains(string(b), "a node has been running for") || !strings.Contains(string(b), "1 of them of this node") || !strings.Contains(string(b), "in use for API and page by a geist") {
+	if b, _ := json.Marshal(found); !strings.Contains(string(b), "a node has been running for") || !strings.Contains(string(b), "1 of them of this node") || !strings.Contains(string(b), "in use for API and page by the geist that is running") {
 		t.Errorf("the running node was not seen: %s", b)
+	}
+
+	// Another home's node is not taken for this one's, and a relay that only flags
+	// named is looked at.
+	d.Config = Default(filepath.Join(home, "other"))
+	d.Config.Listen, d.Config.Provide = n.listen.Addr().String(), n.provide.Addr().String()
+	found = look(d)
+	if d.running != nil || !strings.Contains(worst(found["node"], Good), "no node is running with the state in "+d.Config.Dir) || !strings.Contains(worst(found["ports"], Warning), "is in use by a geist that has another state") {
+		t.Errorf("beside another's node: %+v, %+v", found["node"], found["ports"])
+	}
+	lost, _ := running(t, func(c *Config) { c.Relays, c.Keys = []string{"ws://127.0.0.1:1/relay"}, []string{tellingKey} })
+	d.Config = Default(lost.cfg.Dir)
+	d.Config.Listen, d.Config.Provide = "127.0.0.1:0", "127.0.0.1:0"
+	if found = look(d); !strings.Contains(worst(found["relays"], Bad), "ws://127.0.0.1:1/relay cannot be reached") || !strings.Contains(worst(found["node"], Good), "a node has been running") {
+		t.Errorf("a relay of the flags: %+v, %+v", found["relays"], found["node"])
+	}
+	waitUntil(t, func() bool { return lost.Status().Relays[1].Error != "" })
+	if r := lost.Status().Relays; len(r) != 2 || r[1].Connected || !strings.Contains(r[1].Next, "nothing listens there on this machine") {
+		t.Errorf("relays %+v", r)
 	}
 
 	// What is wrong is found, each by its own check.

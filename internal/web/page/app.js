@@ -46,6 +46,7 @@ async function status() {
     const relays = n.relays.filter((r) => r.connected).length;
     at.className = "node up";
     at.textContent = `${plural(n.models.length, "model")} · ${relays} of ${plural(n.relays.length, "relay")}`;
+    at.title = n.relays.filter((r) => !r.connected).map((r) => `${r.url}: ${r.error || "no answer yet"}. ${r.next}`).join("\n");
     document.getElementById("who").textContent = `provides as ${short(n.provider, 14)}, asks as ${short(n.asker, 14)}`;
   } catch {
     at.className = "node down";

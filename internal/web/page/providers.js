@@ -46,7 +46,16 @@ export async function providers(box, { args, gone }) {
   const names = models.map((m) => [m.id, `${m.id} (${plural(m.geist.providers, "provider")})`]);
   const pick = select([...names, ["", "all models"]], args[0] ?? names[0]?.[0] ?? "");
   const list = h("div", {});
-  box.append(h("h1", {}, "Providers"), h("p", { class: "lead" }, "Everybody who offers a model, in the order in which this node would ask them now. The order follows from signed offers and from what this node has seen itself; the same facts give the same order."), h("div", { class: "row" }, field("Model", pick)), list);
+  const away = h("div", { "aria-live": "polite" });
+  box.append(h("h1", {}, "Providers"), h("p", { class: "lead" }, "Everybody who offers a model, in the order in which this node would ask them now. The order follows from signed offers and from what this node has seen itself; the same facts give the same order."), h("div", { class: "row" }, field("Model", pick)), away, list);
+  let told = "";
+  async function relays() {
+    const out = (await get("/geist/v1/node")).relays.filter((r) => !r.connected && r.error);
+    const now = JSON.stringify(out);
+    if (gone.aborted || now === told) return;
+    told = now;
+    away.replaceChildren(...out.map((r) => notice("bad", `The relay ${r.url} cannot be reached`, `${r.error}. What you can do: ${r.next}. Offers that only it knows are missing here.`)));
+  }
   async function show() {
     const r = (await get("/geist/v1/providers?model=" + encodeURIComponent(pick.value))).providers;
     if (gone.aborted) return;
@@ -56,6 +65,7 @@ export async function providers(box, { args, gone }) {
   }
   pick.onchange = show;
   await show();
-  const timer = setInterval(() => document.visibilityState === "visible" && show().catch(() => {}), 5000);
+  await relays();
+  const timer = setInterval(() => document.visibilityState === "visible" && Promise.all([show(), relays()]).catch(() => {}), 5000);
   gone.addEventListener("abort", () => clearInterval(timer));
 }
