@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -77,11 +79,50 @@ Others reach --provide; --listen is for you. To serve beyond this machine give
 			}
 		} else {
 			v.welcome(n, &cfg, v.now().Sub(begin))
-			fmt.Fprintf(v.out.W, "Ask from another machine: geist chat --relay %s --model %s \"…\"\nCtrl-C stops the node; what it is owed is kept.\n", n.RelayURL(), console.Clean(n.Offered()))
+			v.sayReach(n, cfg.Relays)
 		}
 		return v.waitFor(cmd.Context(), n)
 	}
 	return c
+}
+
+// sayReach says how others ask, or that they cannot.
+func (e *env) sayReach(n *node.Node, others []string) {
+	w, model := e.out.W, console.Clean(n.Offered())
+	relay, public := n.Public()
+	if len(others) > 0 { // where strangers look
+		relay = others[0]
+	}
+	switch {
+	case !public:
+		fmt.Fprintf(w, "Only this machine reaches %s: others cannot ask yet. To be reached, give --provide an address\nthat they reach, such as --provide %s, or --endpoint the URL of a proxy\nthat leads here, and --relay where they look.\n", n.ProvideURL(), reachable(n))
+		if relay = n.RelayURL(); relay != "" {
+			fmt.Fprintf(w, "Ask from this machine, as another user: GEIST_HOME=~/.geist-chat geist chat --relay %s --model %s \"…\"\n", relay, model)
+		}
+	case relay == "":
+		fmt.Fprintf(w, "No relay knows of it: give --relay where others look.\n")
+	default:
+		fmt.Fprintf(w, "Ask from another machine: geist chat --relay %s --model %s \"…\"\n", console.Clean(relay), model)
+	}
+	fmt.Fprintln(w, "Ctrl-C stops the node; what it is owed is kept.")
+}
+
+// reachable is an address of this machine for --provide, of its network where it
+// has one.
+func reachable(n *node.Node) string {
+	port := "11436"
+	if u, err := url.Parse(n.ProvideURL()); err == nil && u.Port() != "" {
+		port = u.Port()
+	}
+	host := "192.0.2.7"
+	list, _ := net.InterfaceAddrs() // without them the example stays
+	for _, a := range list {
+		if p, ok := a.(*net.IPNet); ok && p.IP.To4() != nil && p.IP.IsGlobalUnicast() {
+			host = p.IP.String()
+			break
+		}
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // completeServed offers models for the first argument.

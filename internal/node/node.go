@@ -17,9 +17,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -231,12 +233,31 @@ func (n *Node) ProvideURL() string {
 	return "http://" + n.provide.Addr().String()
 }
 
-// RelayURL is the node's own relay; "": it has none.
+// RelayURL is the node's own relay, as this machine reaches it; "": it has none.
 func (n *Node) RelayURL() string {
 	if n.provide == nil || !n.cfg.Relay {
 		return ""
 	}
-	return "ws://" + n.provide.Addr().String() + "/relay"
+	return "ws://" + dialable(n.provide.Addr().String()) + "/relay"
+}
+
+// Public tells whether other machines are told an address of this node that is not
+// this machine's alone, and relay how they reach the node's own relay; "": it has none.
+func (n *Node) Public() (relay string, ok bool) {
+	if n.provide == nil {
+		return "", false
+	}
+	u, err := url.Parse(n.ProvideURL())
+	if err != nil {
+		return "", false
+	}
+	if ip := net.ParseIP(u.Hostname()); u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		return "", false
+	}
+	if n.cfg.Relay {
+		relay = "ws" + strings.TrimPrefix(strings.TrimSuffix(u.String(), "/"), "http") + "/relay" // http: ws, https: wss
+	}
+	return relay, true
 }
 
 func (n *Node) openDir(context.Context) error {
