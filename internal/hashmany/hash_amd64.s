@@ -12,959 +12,1539 @@ GLOBL iv<>(SB), RODATA|NOPTR, $16
 
 // func chunkAVX512(cv *[8][16]uint32, in *[16]*byte, off int, n int, counter uint64, length uint32, flags uint32, start uint32, end uint32)
 // Requires: AVX, AVX512F, CMOV, MMX+
-TEXT ·chunkAVX512(SB), NOSPLIT, $0-56
-	MOVQ      cv+0(FP), AX
-	MOVQ      in+8(FP), CX
-	MOVQ      off+16(FP), DX
-	MOVQ      n+24(FP), BX
-	MOVL      flags+44(FP), SI
-	MOVL      start+48(FP), DI
-	ORL       SI, DI
-	MOVL      end+52(FP), R8
-	MOVL      length+40(FP), R9
-	MOVQ      counter+32(FP), R10
-	MOVQ      R10, R11
-	SHRQ      $0x20, R11
-	VMOVDQU32 (AX), Z0
-	VMOVDQU32 64(AX), Z1
-	VMOVDQU32 128(AX), Z2
-	VMOVDQU32 192(AX), Z3
-	VMOVDQU32 256(AX), Z4
-	VMOVDQU32 320(AX), Z5
-	VMOVDQU32 384(AX), Z6
-	VMOVDQU32 448(AX), Z7
+TEXT ·chunkAVX512(SB), $2112-56
+	MOVQ            in+8(FP), AX
+	MOVQ            off+16(FP), CX
+	MOVQ            n+24(FP), DX
+	MOVL            start+48(FP), BX
+	ORL             flags+44(FP), BX
+	LEAQ            (SP), SI
+	ADDQ            $0x3f, SI
+	ANDQ            $-64, SI
+	LEAQ            1024(SI), DI
+	MOVQ            cv+0(FP), R8
+	VMOVDQU32       (R8), Z0
+	VMOVDQU32       64(R8), Z1
+	VMOVDQU32       128(R8), Z2
+	VMOVDQU32       192(R8), Z3
+	VMOVDQU32       256(R8), Z4
+	VMOVDQU32       320(R8), Z5
+	VMOVDQU32       384(R8), Z6
+	VMOVDQU32       448(R8), Z7
+	MOVQ            (AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VBROADCASTI64X4 (R8)(CX*1), Z8
+	MOVQ            8(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VBROADCASTI64X4 (R8)(CX*1), Z9
+	MOVQ            16(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VBROADCASTI64X4 (R8)(CX*1), Z10
+	MOVQ            24(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VBROADCASTI64X4 (R8)(CX*1), Z11
+	MOVQ            32(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VINSERTI64X4    $0x01, (R8)(CX*1), Z8, Z8
+	MOVQ            40(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VINSERTI64X4    $0x01, (R8)(CX*1), Z9, Z9
+	MOVQ            48(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VINSERTI64X4    $0x01, (R8)(CX*1), Z10, Z10
+	MOVQ            56(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VINSERTI64X4    $0x01, (R8)(CX*1), Z11, Z11
+	VPUNPCKLDQ      Z9, Z8, Z12
+	VPUNPCKHDQ      Z9, Z8, Z8
+	VPUNPCKLDQ      Z11, Z10, Z9
+	VPUNPCKHDQ      Z11, Z10, Z10
+	VPUNPCKLQDQ     Z9, Z12, Z11
+	VPUNPCKHQDQ     Z9, Z12, Z9
+	VPUNPCKLQDQ     Z10, Z8, Z12
+	VPUNPCKHQDQ     Z10, Z8, Z8
+	MOVQ            64(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VBROADCASTI64X4 (R8)(CX*1), Z10
+	MOVQ            72(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VBROADCASTI64X4 (R8)(CX*1), Z13
+	MOVQ            80(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VBROADCASTI64X4 (R8)(CX*1), Z14
+	MOVQ            88(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VBROADCASTI64X4 (R8)(CX*1), Z15
+	MOVQ            96(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VINSERTI64X4    $0x01, (R8)(CX*1), Z10, Z10
+	MOVQ            104(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VINSERTI64X4    $0x01, (R8)(CX*1), Z13, Z13
+	MOVQ            112(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VINSERTI64X4    $0x01, (R8)(CX*1), Z14, Z14
+	MOVQ            120(AX), R8
+	PREFETCHT0      256(R8)(CX*1)
+	VINSERTI64X4    $0x01, (R8)(CX*1), Z15, Z15
+	VPUNPCKLDQ      Z13, Z10, Z16
+	VPUNPCKHDQ      Z13, Z10, Z10
+	VPUNPCKLDQ      Z15, Z14, Z13
+	VPUNPCKHDQ      Z15, Z14, Z14
+	VPUNPCKLQDQ     Z13, Z16, Z15
+	VPUNPCKHQDQ     Z13, Z16, Z13
+	VPUNPCKLQDQ     Z14, Z10, Z16
+	VPUNPCKHQDQ     Z14, Z10, Z10
+	VSHUFI32X4      $0x88, Z15, Z11, Z14
+	VMOVDQA32       Z14, (SI)
+	VSHUFI32X4      $0xdd, Z15, Z11, Z11
+	VMOVDQA32       Z11, 256(SI)
+	VSHUFI32X4      $0x88, Z13, Z9, Z11
+	VMOVDQA32       Z11, 64(SI)
+	VSHUFI32X4      $0xdd, Z13, Z9, Z9
+	VMOVDQA32       Z9, 320(SI)
+	VSHUFI32X4      $0x88, Z16, Z12, Z9
+	VMOVDQA32       Z9, 128(SI)
+	VSHUFI32X4      $0xdd, Z16, Z12, Z9
+	VMOVDQA32       Z9, 384(SI)
+	VSHUFI32X4      $0x88, Z10, Z8, Z9
+	VMOVDQA32       Z9, 192(SI)
+	VSHUFI32X4      $0xdd, Z10, Z8, Z8
+	VMOVDQA32       Z8, 448(SI)
+	MOVQ            (AX), R8
+	VBROADCASTI64X4 32(R8)(CX*1), Z8
+	MOVQ            8(AX), R8
+	VBROADCASTI64X4 32(R8)(CX*1), Z9
+	MOVQ            16(AX), R8
+	VBROADCASTI64X4 32(R8)(CX*1), Z10
+	MOVQ            24(AX), R8
+	VBROADCASTI64X4 32(R8)(CX*1), Z11
+	MOVQ            32(AX), R8
+	VINSERTI64X4    $0x01, 32(R8)(CX*1), Z8, Z8
+	MOVQ            40(AX), R8
+	VINSERTI64X4    $0x01, 32(R8)(CX*1), Z9, Z9
+	MOVQ            48(AX), R8
+	VINSERTI64X4    $0x01, 32(R8)(CX*1), Z10, Z10
+	MOVQ            56(AX), R8
+	VINSERTI64X4    $0x01, 32(R8)(CX*1), Z11, Z11
+	VPUNPCKLDQ      Z9, Z8, Z12
+	VPUNPCKHDQ      Z9, Z8, Z8
+	VPUNPCKLDQ      Z11, Z10, Z9
+	VPUNPCKHDQ      Z11, Z10, Z10
+	VPUNPCKLQDQ     Z9, Z12, Z11
+	VPUNPCKHQDQ     Z9, Z12, Z9
+	VPUNPCKLQDQ     Z10, Z8, Z12
+	VPUNPCKHQDQ     Z10, Z8, Z8
+	MOVQ            64(AX), R8
+	VBROADCASTI64X4 32(R8)(CX*1), Z10
+	MOVQ            72(AX), R8
+	VBROADCASTI64X4 32(R8)(CX*1), Z13
+	MOVQ            80(AX), R8
+	VBROADCASTI64X4 32(R8)(CX*1), Z14
+	MOVQ            88(AX), R8
+	VBROADCASTI64X4 32(R8)(CX*1), Z15
+	MOVQ            96(AX), R8
+	VINSERTI64X4    $0x01, 32(R8)(CX*1), Z10, Z10
+	MOVQ            104(AX), R8
+	VINSERTI64X4    $0x01, 32(R8)(CX*1), Z13, Z13
+	MOVQ            112(AX), R8
+	VINSERTI64X4    $0x01, 32(R8)(CX*1), Z14, Z14
+	MOVQ            120(AX), R8
+	VINSERTI64X4    $0x01, 32(R8)(CX*1), Z15, Z15
+	VPUNPCKLDQ      Z13, Z10, Z16
+	VPUNPCKHDQ      Z13, Z10, Z10
+	VPUNPCKLDQ      Z15, Z14, Z13
+	VPUNPCKHDQ      Z15, Z14, Z14
+	VPUNPCKLQDQ     Z13, Z16, Z15
+	VPUNPCKHQDQ     Z13, Z16, Z13
+	VPUNPCKLQDQ     Z14, Z10, Z16
+	VPUNPCKHQDQ     Z14, Z10, Z10
+	VSHUFI32X4      $0x88, Z15, Z11, Z14
+	VMOVDQA32       Z14, 512(SI)
+	VSHUFI32X4      $0xdd, Z15, Z11, Z11
+	VMOVDQA32       Z11, 768(SI)
+	VSHUFI32X4      $0x88, Z13, Z9, Z11
+	VMOVDQA32       Z11, 576(SI)
+	VSHUFI32X4      $0xdd, Z13, Z9, Z9
+	VMOVDQA32       Z9, 832(SI)
+	VSHUFI32X4      $0x88, Z16, Z12, Z9
+	VMOVDQA32       Z9, 640(SI)
+	VSHUFI32X4      $0xdd, Z16, Z12, Z9
+	VMOVDQA32       Z9, 896(SI)
+	VSHUFI32X4      $0x88, Z10, Z8, Z9
+	VMOVDQA32       Z9, 704(SI)
+	VSHUFI32X4      $0xdd, Z10, Z8, Z8
+	VMOVDQA32       Z8, 960(SI)
 
 block:
-	MOVQ         (CX), R12
-	VMOVDQU32    (R12)(DX*1), Z8
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         8(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z9
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         16(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z10
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         24(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z11
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         32(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z12
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         40(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z13
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         48(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z14
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         56(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z15
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         64(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z16
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         72(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z17
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         80(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z18
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         88(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z19
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         96(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z20
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         104(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z21
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         112(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z22
-	PREFETCHT0   256(R12)(DX*1)
-	MOVQ         120(CX), R12
-	VMOVDQU32    (R12)(DX*1), Z23
-	PREFETCHT0   256(R12)(DX*1)
-	VPUNPCKLDQ   Z9, Z8, Z24
-	VPUNPCKHDQ   Z9, Z8, Z8
-	VPUNPCKLDQ   Z11, Z10, Z9
-	VPUNPCKHDQ   Z11, Z10, Z10
-	VPUNPCKLQDQ  Z9, Z24, Z11
-	VPUNPCKHQDQ  Z9, Z24, Z9
-	VPUNPCKLQDQ  Z10, Z8, Z24
-	VPUNPCKHQDQ  Z10, Z8, Z8
-	VPUNPCKLDQ   Z13, Z12, Z10
-	VPUNPCKHDQ   Z13, Z12, Z12
-	VPUNPCKLDQ   Z15, Z14, Z13
-	VPUNPCKHDQ   Z15, Z14, Z14
-	VPUNPCKLQDQ  Z13, Z10, Z15
-	VPUNPCKHQDQ  Z13, Z10, Z10
-	VPUNPCKLQDQ  Z14, Z12, Z13
-	VPUNPCKHQDQ  Z14, Z12, Z12
-	VPUNPCKLDQ   Z17, Z16, Z14
-	VPUNPCKHDQ   Z17, Z16, Z16
-	VPUNPCKLDQ   Z19, Z18, Z17
-	VPUNPCKHDQ   Z19, Z18, Z18
-	VPUNPCKLQDQ  Z17, Z14, Z19
-	VPUNPCKHQDQ  Z17, Z14, Z14
-	VPUNPCKLQDQ  Z18, Z16, Z17
-	VPUNPCKHQDQ  Z18, Z16, Z16
-	VPUNPCKLDQ   Z21, Z20, Z18
-	VPUNPCKHDQ   Z21, Z20, Z20
-	VPUNPCKLDQ   Z23, Z22, Z21
-	VPUNPCKHDQ   Z23, Z22, Z22
-	VPUNPCKLQDQ  Z21, Z18, Z23
-	VPUNPCKHQDQ  Z21, Z18, Z18
-	VPUNPCKLQDQ  Z22, Z20, Z21
-	VPUNPCKHQDQ  Z22, Z20, Z20
-	VSHUFI32X4   $0x88, Z15, Z11, Z22
-	VSHUFI32X4   $0xdd, Z15, Z11, Z11
-	VSHUFI32X4   $0x88, Z23, Z19, Z15
-	VSHUFI32X4   $0xdd, Z23, Z19, Z19
-	VSHUFI32X4   $0x88, Z15, Z22, Z23
-	VSHUFI32X4   $0x88, Z19, Z11, Z25
-	VSHUFI32X4   $0xdd, Z15, Z22, Z15
-	VSHUFI32X4   $0xdd, Z19, Z11, Z11
-	VSHUFI32X4   $0x88, Z10, Z9, Z19
-	VSHUFI32X4   $0xdd, Z10, Z9, Z9
-	VSHUFI32X4   $0x88, Z18, Z14, Z10
-	VSHUFI32X4   $0xdd, Z18, Z14, Z14
-	VSHUFI32X4   $0x88, Z10, Z19, Z18
-	VSHUFI32X4   $0x88, Z14, Z9, Z22
-	VSHUFI32X4   $0xdd, Z10, Z19, Z10
-	VSHUFI32X4   $0xdd, Z14, Z9, Z9
-	VSHUFI32X4   $0x88, Z13, Z24, Z14
-	VSHUFI32X4   $0xdd, Z13, Z24, Z13
-	VSHUFI32X4   $0x88, Z21, Z17, Z19
-	VSHUFI32X4   $0xdd, Z21, Z17, Z17
-	VSHUFI32X4   $0x88, Z19, Z14, Z21
-	VSHUFI32X4   $0x88, Z17, Z13, Z24
-	VSHUFI32X4   $0xdd, Z19, Z14, Z14
-	VSHUFI32X4   $0xdd, Z17, Z13, Z13
-	VSHUFI32X4   $0x88, Z12, Z8, Z17
-	VSHUFI32X4   $0xdd, Z12, Z8, Z8
-	VSHUFI32X4   $0x88, Z20, Z16, Z12
-	VSHUFI32X4   $0xdd, Z20, Z16, Z16
-	VSHUFI32X4   $0x88, Z12, Z17, Z19
-	VSHUFI32X4   $0x88, Z16, Z8, Z20
-	VSHUFI32X4   $0xdd, Z12, Z17, Z12
-	VSHUFI32X4   $0xdd, Z16, Z8, Z8
-	VPBROADCASTD iv<>+0(SB), Z16
-	VPBROADCASTD iv<>+4(SB), Z17
-	VPBROADCASTD iv<>+8(SB), Z26
-	VPBROADCASTD iv<>+12(SB), Z27
-	MOVL         $0x00000040, R12
-	MOVL         DI, R13
-	ORL          R8, R13
-	CMPQ         BX, $0x01
-	CMOVLEQ      R9, R12
-	CMOVLEQ      R13, DI
-	VPBROADCASTD R10, Z28
-	VPBROADCASTD R11, Z29
-	VPBROADCASTD R12, Z30
-	VPBROADCASTD DI, Z31
-	MOVL         SI, DI
-	VPADDD       Z23, Z0, Z0
-	VPADDD       Z21, Z1, Z1
-	VPADDD       Z25, Z2, Z2
-	VPADDD       Z24, Z3, Z3
+	LEAQ         64(CX), R8
+	MOVL         $0x00000040, R9
+	MOVL         BX, R10
+	ORL          end+52(FP), R10
+	CMPQ         DX, $0x01
+	MOVL         length+40(FP), R11
+	CMOVLEQ      R11, R9
+	CMOVLEQ      R10, BX
+	CMOVQGT      R8, CX
+	VPBROADCASTD iv<>+0(SB), Z8
+	VPBROADCASTD iv<>+4(SB), Z9
+	VPBROADCASTD iv<>+8(SB), Z10
+	VPBROADCASTD iv<>+12(SB), Z11
+	MOVQ         counter+32(FP), R8
+	VPBROADCASTD R8, Z12
+	SHRQ         $0x20, R8
+	VPBROADCASTD R8, Z13
+	VPBROADCASTD R9, Z14
+	VPBROADCASTD BX, Z15
+	MOVL         flags+44(FP), BX
+	VPADDD       (SI), Z0, Z0
+	MOVQ         (AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPADDD       128(SI), Z1, Z1
+	VPADDD       256(SI), Z2, Z2
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, (DI)
+	VPADDD       384(SI), Z3, Z3
+	VPADDD       Z4, Z0, Z0
+	VPADDD       Z5, Z1, Z1
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 64(DI)
+	VPADDD       Z6, Z2, Z2
+	VPADDD       Z7, Z3, Z3
+	VPXORD       Z0, Z12, Z12
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 128(DI)
+	VPXORD       Z1, Z13, Z13
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 192(DI)
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	VPRORD       $0x10, Z14, Z14
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 256(DI)
+	VPRORD       $0x10, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	VPADDD       Z13, Z9, Z9
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 320(DI)
+	VPADDD       Z14, Z10, Z10
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 384(DI)
+	VPXORD       Z9, Z5, Z5
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 448(DI)
+	VPRORD       $0x0c, Z4, Z4
+	VPRORD       $0x0c, Z5, Z5
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 512(DI)
+	VPRORD       $0x0c, Z6, Z6
+	VPRORD       $0x0c, Z7, Z7
+	VPADDD       64(SI), Z0, Z0
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 576(DI)
+	VPADDD       192(SI), Z1, Z1
+	VPADDD       320(SI), Z2, Z2
+	VPADDD       448(SI), Z3, Z3
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 640(DI)
 	VPADDD       Z4, Z0, Z0
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 704(DI)
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 768(DI)
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	VPRORD       $0x08, Z12, Z12
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 832(DI)
+	VPRORD       $0x08, Z13, Z13
+	VPRORD       $0x08, Z14, Z14
+	VPRORD       $0x08, Z15, Z15
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 896(DI)
+	VPADDD       Z12, Z8, Z8
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 960(DI)
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	MOVQ         8(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 4(DI)
+	VPRORD       $0x07, Z4, Z4
+	VPRORD       $0x07, Z5, Z5
+	VPRORD       $0x07, Z6, Z6
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 68(DI)
+	VPRORD       $0x07, Z7, Z7
+	VPADDD       512(SI), Z0, Z0
+	VPADDD       640(SI), Z1, Z1
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 132(DI)
+	VPADDD       768(SI), Z2, Z2
+	VPADDD       896(SI), Z3, Z3
+	VPADDD       Z5, Z0, Z0
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 196(DI)
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z7, Z2, Z2
+	VPADDD       Z4, Z3, Z3
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 260(DI)
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	VPXORD       Z2, Z13, Z13
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 324(DI)
+	VPXORD       Z3, Z14, Z14
+	VPRORD       $0x10, Z15, Z15
+	VPRORD       $0x10, Z12, Z12
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 388(DI)
+	VPRORD       $0x10, Z13, Z13
+	VPRORD       $0x10, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 452(DI)
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 516(DI)
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 580(DI)
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
 	VPRORD       $0x0c, Z5, Z5
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 644(DI)
 	VPRORD       $0x0c, Z6, Z6
 	VPRORD       $0x0c, Z7, Z7
-	VPADDD       Z18, Z0, Z0
-	VPADDD       Z19, Z1, Z1
-	VPADDD       Z22, Z2, Z2
-	VPADDD       Z20, Z3, Z3
+	VPRORD       $0x0c, Z4, Z4
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 708(DI)
+	VPADDD       576(SI), Z0, Z0
+	VPADDD       704(SI), Z1, Z1
+	VPADDD       832(SI), Z2, Z2
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 772(DI)
+	VPADDD       960(SI), Z3, Z3
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 836(DI)
+	VPADDD       Z7, Z2, Z2
+	VPADDD       Z4, Z3, Z3
+	VPXORD       Z0, Z15, Z15
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 900(DI)
+	VPXORD       Z1, Z12, Z12
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 964(DI)
+	VPRORD       $0x08, Z15, Z15
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	MOVQ         16(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPRORD       $0x08, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 8(DI)
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	VPADDD       Z14, Z9, Z9
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 72(DI)
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z8, Z7, Z7
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 136(DI)
+	VPXORD       Z9, Z4, Z4
+	VPRORD       $0x07, Z5, Z5
+	VPRORD       $0x07, Z6, Z6
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 200(DI)
+	VPRORD       $0x07, Z7, Z7
+	VPRORD       $0x07, Z4, Z4
+	VPADDD       128(SI), Z0, Z0
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 264(DI)
+	VPADDD       192(SI), Z1, Z1
+	VPADDD       448(SI), Z2, Z2
+	VPADDD       256(SI), Z3, Z3
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 328(DI)
 	VPADDD       Z4, Z0, Z0
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 392(DI)
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPADDD       Z15, Z0, Z0
-	VPADDD       Z14, Z1, Z1
-	VPADDD       Z11, Z2, Z2
-	VPADDD       Z13, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 456(DI)
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 520(DI)
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	VPRORD       $0x10, Z14, Z14
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 584(DI)
+	VPRORD       $0x10, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	VPADDD       Z13, Z9, Z9
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 648(DI)
+	VPADDD       Z14, Z10, Z10
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 712(DI)
+	VPXORD       Z9, Z5, Z5
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 776(DI)
+	VPRORD       $0x0c, Z4, Z4
 	VPRORD       $0x0c, Z5, Z5
 	VPRORD       $0x0c, Z6, Z6
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 840(DI)
 	VPRORD       $0x0c, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
-	VPADDD       Z10, Z0, Z0
-	VPADDD       Z12, Z1, Z1
-	VPADDD       Z9, Z2, Z2
-	VPADDD       Z8, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPADDD       Z21, Z0, Z0
-	VPADDD       Z19, Z1, Z1
-	VPADDD       Z20, Z2, Z2
-	VPADDD       Z25, Z3, Z3
+	VPADDD       384(SI), Z0, Z0
+	VPADDD       640(SI), Z1, Z1
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 904(DI)
+	VPADDD       (SI), Z2, Z2
+	VPADDD       832(SI), Z3, Z3
 	VPADDD       Z4, Z0, Z0
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 968(DI)
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
+	MOVQ         24(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 12(DI)
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	VPRORD       $0x08, Z12, Z12
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 76(DI)
+	VPRORD       $0x08, Z13, Z13
+	VPRORD       $0x08, Z14, Z14
+	VPRORD       $0x08, Z15, Z15
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 140(DI)
+	VPADDD       Z12, Z8, Z8
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 204(DI)
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 268(DI)
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	VPRORD       $0x07, Z4, Z4
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 332(DI)
+	VPRORD       $0x07, Z5, Z5
+	VPRORD       $0x07, Z6, Z6
+	VPRORD       $0x07, Z7, Z7
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 396(DI)
+	VPADDD       64(SI), Z0, Z0
+	VPADDD       768(SI), Z1, Z1
+	VPADDD       576(SI), Z2, Z2
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 460(DI)
+	VPADDD       960(SI), Z3, Z3
+	VPADDD       Z5, Z0, Z0
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 524(DI)
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z7, Z2, Z2
+	VPADDD       Z4, Z3, Z3
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 588(DI)
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	VPXORD       Z2, Z13, Z13
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 652(DI)
+	VPXORD       Z3, Z14, Z14
+	VPRORD       $0x10, Z15, Z15
+	VPRORD       $0x10, Z12, Z12
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 716(DI)
+	VPRORD       $0x10, Z13, Z13
+	VPRORD       $0x10, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 780(DI)
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	VPADDD       Z14, Z9, Z9
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 844(DI)
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z8, Z7, Z7
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 908(DI)
+	VPXORD       Z9, Z4, Z4
 	VPRORD       $0x0c, Z5, Z5
 	VPRORD       $0x0c, Z6, Z6
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 972(DI)
 	VPRORD       $0x0c, Z7, Z7
-	VPADDD       Z24, Z0, Z0
-	VPADDD       Z14, Z1, Z1
-	VPADDD       Z23, Z2, Z2
-	VPADDD       Z9, Z3, Z3
+	VPRORD       $0x0c, Z4, Z4
+	VPADDD       704(SI), Z0, Z0
+	MOVQ         32(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPADDD       320(SI), Z1, Z1
+	VPADDD       896(SI), Z2, Z2
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 16(DI)
+	VPADDD       512(SI), Z3, Z3
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 80(DI)
+	VPADDD       Z7, Z2, Z2
+	VPADDD       Z4, Z3, Z3
+	VPXORD       Z0, Z15, Z15
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 144(DI)
+	VPXORD       Z1, Z12, Z12
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 208(DI)
+	VPRORD       $0x08, Z15, Z15
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 272(DI)
+	VPRORD       $0x08, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 336(DI)
+	VPADDD       Z13, Z8, Z8
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 400(DI)
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 464(DI)
+	VPRORD       $0x07, Z5, Z5
+	VPRORD       $0x07, Z6, Z6
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 528(DI)
+	VPRORD       $0x07, Z7, Z7
+	VPRORD       $0x07, Z4, Z4
+	VPADDD       192(SI), Z0, Z0
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 592(DI)
+	VPADDD       640(SI), Z1, Z1
+	VPADDD       832(SI), Z2, Z2
+	VPADDD       448(SI), Z3, Z3
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 656(DI)
 	VPADDD       Z4, Z0, Z0
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 720(DI)
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPADDD       Z18, Z0, Z0
-	VPADDD       Z11, Z1, Z1
-	VPADDD       Z10, Z2, Z2
-	VPADDD       Z8, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 784(DI)
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	VPRORD       $0x10, Z12, Z12
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 848(DI)
+	VPRORD       $0x10, Z13, Z13
+	VPRORD       $0x10, Z14, Z14
+	VPRORD       $0x10, Z15, Z15
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 912(DI)
+	VPADDD       Z12, Z8, Z8
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 976(DI)
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	MOVQ         40(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 20(DI)
+	VPRORD       $0x0c, Z4, Z4
 	VPRORD       $0x0c, Z5, Z5
 	VPRORD       $0x0c, Z6, Z6
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 84(DI)
 	VPRORD       $0x0c, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
-	VPADDD       Z12, Z0, Z0
-	VPADDD       Z22, Z1, Z1
-	VPADDD       Z13, Z2, Z2
-	VPADDD       Z15, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPADDD       Z19, Z0, Z0
-	VPADDD       Z14, Z1, Z1
-	VPADDD       Z9, Z2, Z2
-	VPADDD       Z20, Z3, Z3
+	VPADDD       256(SI), Z0, Z0
+	VPADDD       768(SI), Z1, Z1
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 148(DI)
+	VPADDD       128(SI), Z2, Z2
+	VPADDD       896(SI), Z3, Z3
 	VPADDD       Z4, Z0, Z0
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 212(DI)
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 276(DI)
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	VPXORD       Z2, Z14, Z14
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 340(DI)
+	VPXORD       Z3, Z15, Z15
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 404(DI)
+	VPRORD       $0x08, Z14, Z14
+	VPRORD       $0x08, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 468(DI)
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 532(DI)
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 596(DI)
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	VPRORD       $0x07, Z4, Z4
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 660(DI)
+	VPRORD       $0x07, Z5, Z5
+	VPRORD       $0x07, Z6, Z6
+	VPRORD       $0x07, Z7, Z7
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 724(DI)
+	VPADDD       384(SI), Z0, Z0
+	VPADDD       576(SI), Z1, Z1
+	VPADDD       704(SI), Z2, Z2
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 788(DI)
+	VPADDD       512(SI), Z3, Z3
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 852(DI)
+	VPADDD       Z7, Z2, Z2
+	VPADDD       Z4, Z3, Z3
+	VPXORD       Z0, Z15, Z15
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 916(DI)
+	VPXORD       Z1, Z12, Z12
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 980(DI)
+	VPRORD       $0x10, Z15, Z15
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	MOVQ         48(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPRORD       $0x10, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 24(DI)
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	VPADDD       Z14, Z9, Z9
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 88(DI)
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z8, Z7, Z7
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 152(DI)
+	VPXORD       Z9, Z4, Z4
 	VPRORD       $0x0c, Z5, Z5
 	VPRORD       $0x0c, Z6, Z6
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 216(DI)
 	VPRORD       $0x0c, Z7, Z7
-	VPADDD       Z25, Z0, Z0
-	VPADDD       Z11, Z1, Z1
-	VPADDD       Z21, Z2, Z2
-	VPADDD       Z13, Z3, Z3
+	VPRORD       $0x0c, Z4, Z4
+	VPADDD       320(SI), Z0, Z0
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 280(DI)
+	VPADDD       (SI), Z1, Z1
+	VPADDD       960(SI), Z2, Z2
+	VPADDD       64(SI), Z3, Z3
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 344(DI)
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z7, Z2, Z2
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 408(DI)
+	VPADDD       Z4, Z3, Z3
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 472(DI)
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 536(DI)
+	VPRORD       $0x08, Z15, Z15
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 600(DI)
+	VPRORD       $0x08, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 664(DI)
+	VPADDD       Z13, Z8, Z8
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 728(DI)
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 792(DI)
+	VPRORD       $0x07, Z5, Z5
+	VPRORD       $0x07, Z6, Z6
+	VPRORD       $0x07, Z7, Z7
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 856(DI)
+	VPRORD       $0x07, Z4, Z4
+	VPADDD       640(SI), Z0, Z0
+	VPADDD       768(SI), Z1, Z1
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 920(DI)
+	VPADDD       896(SI), Z2, Z2
+	VPADDD       832(SI), Z3, Z3
 	VPADDD       Z4, Z0, Z0
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 984(DI)
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPADDD       Z24, Z0, Z0
-	VPADDD       Z10, Z1, Z1
-	VPADDD       Z12, Z2, Z2
-	VPADDD       Z15, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
+	MOVQ         56(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 28(DI)
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	VPRORD       $0x10, Z12, Z12
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 92(DI)
+	VPRORD       $0x10, Z13, Z13
+	VPRORD       $0x10, Z14, Z14
+	VPRORD       $0x10, Z15, Z15
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 156(DI)
+	VPADDD       Z12, Z8, Z8
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 220(DI)
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 284(DI)
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	VPRORD       $0x0c, Z4, Z4
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 348(DI)
 	VPRORD       $0x0c, Z5, Z5
 	VPRORD       $0x0c, Z6, Z6
 	VPRORD       $0x0c, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
-	VPADDD       Z22, Z0, Z0
-	VPADDD       Z23, Z1, Z1
-	VPADDD       Z8, Z2, Z2
-	VPADDD       Z18, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPADDD       Z14, Z0, Z0
-	VPADDD       Z11, Z1, Z1
-	VPADDD       Z13, Z2, Z2
-	VPADDD       Z9, Z3, Z3
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 412(DI)
+	VPADDD       448(SI), Z0, Z0
+	VPADDD       576(SI), Z1, Z1
+	VPADDD       192(SI), Z2, Z2
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 476(DI)
+	VPADDD       960(SI), Z3, Z3
 	VPADDD       Z4, Z0, Z0
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 540(DI)
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 604(DI)
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	VPXORD       Z2, Z14, Z14
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 668(DI)
+	VPXORD       Z3, Z15, Z15
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 732(DI)
+	VPRORD       $0x08, Z14, Z14
+	VPRORD       $0x08, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 796(DI)
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	VPADDD       Z15, Z11, Z11
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 860(DI)
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	VPXORD       Z10, Z6, Z6
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 924(DI)
+	VPXORD       Z11, Z7, Z7
+	VPRORD       $0x07, Z4, Z4
+	VPRORD       $0x07, Z5, Z5
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 988(DI)
+	VPRORD       $0x07, Z6, Z6
+	VPRORD       $0x07, Z7, Z7
+	VPADDD       256(SI), Z0, Z0
+	MOVQ         64(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPADDD       704(SI), Z1, Z1
+	VPADDD       320(SI), Z2, Z2
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 32(DI)
+	VPADDD       64(SI), Z3, Z3
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 96(DI)
+	VPADDD       Z7, Z2, Z2
+	VPADDD       Z4, Z3, Z3
+	VPXORD       Z0, Z15, Z15
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 160(DI)
+	VPXORD       Z1, Z12, Z12
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 224(DI)
+	VPRORD       $0x10, Z15, Z15
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 288(DI)
+	VPRORD       $0x10, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 352(DI)
+	VPADDD       Z13, Z8, Z8
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 416(DI)
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 480(DI)
 	VPRORD       $0x0c, Z5, Z5
 	VPRORD       $0x0c, Z6, Z6
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 544(DI)
 	VPRORD       $0x0c, Z7, Z7
-	VPADDD       Z20, Z0, Z0
-	VPADDD       Z10, Z1, Z1
-	VPADDD       Z19, Z2, Z2
-	VPADDD       Z8, Z3, Z3
+	VPRORD       $0x0c, Z4, Z4
+	VPADDD       (SI), Z0, Z0
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 608(DI)
+	VPADDD       128(SI), Z1, Z1
+	VPADDD       512(SI), Z2, Z2
+	VPADDD       384(SI), Z3, Z3
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 672(DI)
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z7, Z2, Z2
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 736(DI)
+	VPADDD       Z4, Z3, Z3
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 800(DI)
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	VPRORD       $0x08, Z15, Z15
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 864(DI)
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	VPRORD       $0x08, Z14, Z14
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 928(DI)
+	VPADDD       Z15, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 992(DI)
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	MOVQ         72(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 36(DI)
+	VPRORD       $0x07, Z5, Z5
+	VPRORD       $0x07, Z6, Z6
+	VPRORD       $0x07, Z7, Z7
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 100(DI)
+	VPRORD       $0x07, Z4, Z4
+	VPADDD       768(SI), Z0, Z0
+	VPADDD       576(SI), Z1, Z1
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 164(DI)
+	VPADDD       960(SI), Z2, Z2
+	VPADDD       896(SI), Z3, Z3
 	VPADDD       Z4, Z0, Z0
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 228(DI)
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPADDD       Z25, Z0, Z0
-	VPADDD       Z12, Z1, Z1
-	VPADDD       Z22, Z2, Z2
-	VPADDD       Z18, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 292(DI)
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	VPXORD       Z2, Z14, Z14
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 356(DI)
+	VPXORD       Z3, Z15, Z15
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 420(DI)
+	VPRORD       $0x10, Z14, Z14
+	VPRORD       $0x10, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 484(DI)
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 548(DI)
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 612(DI)
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	VPRORD       $0x0c, Z4, Z4
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 676(DI)
 	VPRORD       $0x0c, Z5, Z5
 	VPRORD       $0x0c, Z6, Z6
 	VPRORD       $0x0c, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
-	VPADDD       Z23, Z0, Z0
-	VPADDD       Z21, Z1, Z1
-	VPADDD       Z15, Z2, Z2
-	VPADDD       Z24, Z3, Z3
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 740(DI)
+	VPADDD       832(SI), Z0, Z0
+	VPADDD       704(SI), Z1, Z1
+	VPADDD       640(SI), Z2, Z2
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 804(DI)
+	VPADDD       512(SI), Z3, Z3
+	VPADDD       Z4, Z0, Z0
+	VPADDD       Z5, Z1, Z1
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 868(DI)
+	VPADDD       Z6, Z2, Z2
+	VPADDD       Z7, Z3, Z3
+	VPXORD       Z0, Z12, Z12
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 932(DI)
+	VPXORD       Z1, Z13, Z13
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 996(DI)
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	VPRORD       $0x08, Z14, Z14
+	MOVQ         80(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPRORD       $0x08, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 40(DI)
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	VPADDD       Z15, Z11, Z11
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 104(DI)
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	VPXORD       Z10, Z6, Z6
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 168(DI)
+	VPXORD       Z11, Z7, Z7
+	VPRORD       $0x07, Z4, Z4
+	VPRORD       $0x07, Z5, Z5
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 232(DI)
+	VPRORD       $0x07, Z6, Z6
+	VPRORD       $0x07, Z7, Z7
+	VPADDD       448(SI), Z0, Z0
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 296(DI)
+	VPADDD       320(SI), Z1, Z1
+	VPADDD       (SI), Z2, Z2
+	VPADDD       384(SI), Z3, Z3
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 360(DI)
 	VPADDD       Z5, Z0, Z0
 	VPADDD       Z6, Z1, Z1
 	VPADDD       Z7, Z2, Z2
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 424(DI)
 	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 488(DI)
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 552(DI)
+	VPRORD       $0x10, Z15, Z15
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 616(DI)
+	VPRORD       $0x10, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 680(DI)
+	VPADDD       Z13, Z8, Z8
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 744(DI)
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 808(DI)
+	VPRORD       $0x0c, Z5, Z5
+	VPRORD       $0x0c, Z6, Z6
+	VPRORD       $0x0c, Z7, Z7
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 872(DI)
+	VPRORD       $0x0c, Z4, Z4
+	VPADDD       128(SI), Z0, Z0
+	VPADDD       192(SI), Z1, Z1
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 936(DI)
+	VPADDD       64(SI), Z2, Z2
+	VPADDD       256(SI), Z3, Z3
+	VPADDD       Z5, Z0, Z0
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 1000(DI)
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z7, Z2, Z2
+	VPADDD       Z4, Z3, Z3
+	MOVQ         88(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 44(DI)
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	VPRORD       $0x08, Z15, Z15
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 108(DI)
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	VPRORD       $0x08, Z14, Z14
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 172(DI)
+	VPADDD       Z15, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 236(DI)
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 300(DI)
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
 	VPRORD       $0x07, Z5, Z5
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 364(DI)
 	VPRORD       $0x07, Z6, Z6
 	VPRORD       $0x07, Z7, Z7
 	VPRORD       $0x07, Z4, Z4
-	VPADDD       Z11, Z0, Z0
-	VPADDD       Z10, Z1, Z1
-	VPADDD       Z8, Z2, Z2
-	VPADDD       Z13, Z3, Z3
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 428(DI)
+	VPADDD       576(SI), Z0, Z0
+	VPADDD       704(SI), Z1, Z1
+	VPADDD       512(SI), Z2, Z2
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 492(DI)
+	VPADDD       960(SI), Z3, Z3
 	VPADDD       Z4, Z0, Z0
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 556(DI)
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 620(DI)
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	VPXORD       Z2, Z14, Z14
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 684(DI)
+	VPXORD       Z3, Z15, Z15
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 748(DI)
+	VPRORD       $0x10, Z14, Z14
+	VPRORD       $0x10, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 812(DI)
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	VPADDD       Z15, Z11, Z11
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 876(DI)
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	VPXORD       Z10, Z6, Z6
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 940(DI)
+	VPXORD       Z11, Z7, Z7
 	VPRORD       $0x0c, Z4, Z4
+	VPRORD       $0x0c, Z5, Z5
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 1004(DI)
+	VPRORD       $0x0c, Z6, Z6
+	VPRORD       $0x0c, Z7, Z7
+	VPADDD       896(SI), Z0, Z0
+	MOVQ         96(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPADDD       320(SI), Z1, Z1
+	VPADDD       768(SI), Z2, Z2
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 48(DI)
+	VPADDD       64(SI), Z3, Z3
+	VPADDD       Z4, Z0, Z0
+	VPADDD       Z5, Z1, Z1
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 112(DI)
+	VPADDD       Z6, Z2, Z2
+	VPADDD       Z7, Z3, Z3
+	VPXORD       Z0, Z12, Z12
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 176(DI)
+	VPXORD       Z1, Z13, Z13
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 240(DI)
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	VPRORD       $0x08, Z14, Z14
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 304(DI)
+	VPRORD       $0x08, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	VPADDD       Z13, Z9, Z9
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 368(DI)
+	VPADDD       Z14, Z10, Z10
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 432(DI)
+	VPXORD       Z9, Z5, Z5
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 496(DI)
+	VPRORD       $0x07, Z4, Z4
+	VPRORD       $0x07, Z5, Z5
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 560(DI)
+	VPRORD       $0x07, Z6, Z6
+	VPRORD       $0x07, Z7, Z7
+	VPADDD       832(SI), Z0, Z0
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 624(DI)
+	VPADDD       (SI), Z1, Z1
+	VPADDD       128(SI), Z2, Z2
+	VPADDD       256(SI), Z3, Z3
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 688(DI)
+	VPADDD       Z5, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z7, Z2, Z2
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 752(DI)
+	VPADDD       Z4, Z3, Z3
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 816(DI)
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	VPRORD       $0x10, Z15, Z15
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 880(DI)
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	VPRORD       $0x10, Z14, Z14
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 944(DI)
+	VPADDD       Z15, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 1008(DI)
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	MOVQ         104(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 52(DI)
 	VPRORD       $0x0c, Z5, Z5
 	VPRORD       $0x0c, Z6, Z6
 	VPRORD       $0x0c, Z7, Z7
-	VPADDD       Z9, Z0, Z0
-	VPADDD       Z12, Z1, Z1
-	VPADDD       Z14, Z2, Z2
-	VPADDD       Z15, Z3, Z3
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 116(DI)
+	VPRORD       $0x0c, Z4, Z4
+	VPADDD       192(SI), Z0, Z0
+	VPADDD       640(SI), Z1, Z1
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 180(DI)
+	VPADDD       384(SI), Z2, Z2
+	VPADDD       448(SI), Z3, Z3
+	VPADDD       Z5, Z0, Z0
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 244(DI)
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z7, Z2, Z2
+	VPADDD       Z4, Z3, Z3
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 308(DI)
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	VPXORD       Z2, Z13, Z13
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 372(DI)
+	VPXORD       Z3, Z14, Z14
+	VPRORD       $0x08, Z15, Z15
+	VPRORD       $0x08, Z12, Z12
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 436(DI)
+	VPRORD       $0x08, Z13, Z13
+	VPRORD       $0x08, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 500(DI)
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 564(DI)
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 628(DI)
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
+	VPRORD       $0x07, Z5, Z5
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 692(DI)
+	VPRORD       $0x07, Z6, Z6
+	VPRORD       $0x07, Z7, Z7
+	VPRORD       $0x07, Z4, Z4
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 756(DI)
+	VPADDD       704(SI), Z0, Z0
+	VPADDD       320(SI), Z1, Z1
+	VPADDD       64(SI), Z2, Z2
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 820(DI)
+	VPADDD       512(SI), Z3, Z3
+	VPADDD       Z4, Z0, Z0
+	VPADDD       Z5, Z1, Z1
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 884(DI)
+	VPADDD       Z6, Z2, Z2
+	VPADDD       Z7, Z3, Z3
+	VPXORD       Z0, Z12, Z12
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 948(DI)
+	VPXORD       Z1, Z13, Z13
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 1012(DI)
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	VPRORD       $0x10, Z14, Z14
+	MOVQ         112(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPRORD       $0x10, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 56(DI)
+	VPADDD       Z13, Z9, Z9
+	VPADDD       Z14, Z10, Z10
+	VPADDD       Z15, Z11, Z11
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 120(DI)
+	VPXORD       Z8, Z4, Z4
+	VPXORD       Z9, Z5, Z5
+	VPXORD       Z10, Z6, Z6
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 184(DI)
+	VPXORD       Z11, Z7, Z7
+	VPRORD       $0x0c, Z4, Z4
+	VPRORD       $0x0c, Z5, Z5
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 248(DI)
+	VPRORD       $0x0c, Z6, Z6
+	VPRORD       $0x0c, Z7, Z7
+	VPADDD       960(SI), Z0, Z0
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 312(DI)
+	VPADDD       (SI), Z1, Z1
+	VPADDD       576(SI), Z2, Z2
+	VPADDD       384(SI), Z3, Z3
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 376(DI)
 	VPADDD       Z4, Z0, Z0
 	VPADDD       Z5, Z1, Z1
 	VPADDD       Z6, Z2, Z2
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 440(DI)
 	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
+	VPXORD       Z0, Z12, Z12
+	VPXORD       Z1, Z13, Z13
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 504(DI)
+	VPXORD       Z2, Z14, Z14
+	VPXORD       Z3, Z15, Z15
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 568(DI)
+	VPRORD       $0x08, Z12, Z12
+	VPRORD       $0x08, Z13, Z13
+	VPRORD       $0x08, Z14, Z14
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 632(DI)
+	VPRORD       $0x08, Z15, Z15
+	VPADDD       Z12, Z8, Z8
+	VPADDD       Z13, Z9, Z9
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 696(DI)
+	VPADDD       Z14, Z10, Z10
+	VPADDD       Z15, Z11, Z11
+	VPXORD       Z8, Z4, Z4
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 760(DI)
+	VPXORD       Z9, Z5, Z5
+	VPXORD       Z10, Z6, Z6
+	VPXORD       Z11, Z7, Z7
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 824(DI)
 	VPRORD       $0x07, Z4, Z4
 	VPRORD       $0x07, Z5, Z5
 	VPRORD       $0x07, Z6, Z6
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 888(DI)
 	VPRORD       $0x07, Z7, Z7
-	VPADDD       Z20, Z0, Z0
-	VPADDD       Z22, Z1, Z1
-	VPADDD       Z23, Z2, Z2
-	VPADDD       Z24, Z3, Z3
+	VPADDD       896(SI), Z0, Z0
+	VPADDD       128(SI), Z1, Z1
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 952(DI)
+	VPADDD       192(SI), Z2, Z2
+	VPADDD       448(SI), Z3, Z3
 	VPADDD       Z5, Z0, Z0
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 1016(DI)
 	VPADDD       Z6, Z1, Z1
 	VPADDD       Z7, Z2, Z2
 	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
+	MOVQ         120(AX), R8
+	PREFETCHT0   256(R8)(CX*1)
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	MOVL         (R8)(CX*1), R9
+	MOVL         R9, 60(DI)
+	VPXORD       Z2, Z13, Z13
+	VPXORD       Z3, Z14, Z14
+	VPRORD       $0x10, Z15, Z15
+	MOVL         4(R8)(CX*1), R9
+	MOVL         R9, 124(DI)
+	VPRORD       $0x10, Z12, Z12
+	VPRORD       $0x10, Z13, Z13
+	VPRORD       $0x10, Z14, Z14
+	MOVL         8(R8)(CX*1), R9
+	MOVL         R9, 188(DI)
+	VPADDD       Z15, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	MOVL         12(R8)(CX*1), R9
+	MOVL         R9, 252(DI)
+	VPADDD       Z14, Z9, Z9
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	MOVL         16(R8)(CX*1), R9
+	MOVL         R9, 316(DI)
+	VPXORD       Z8, Z7, Z7
+	VPXORD       Z9, Z4, Z4
 	VPRORD       $0x0c, Z5, Z5
+	MOVL         20(R8)(CX*1), R9
+	MOVL         R9, 380(DI)
 	VPRORD       $0x0c, Z6, Z6
 	VPRORD       $0x0c, Z7, Z7
 	VPRORD       $0x0c, Z4, Z4
-	VPADDD       Z21, Z0, Z0
-	VPADDD       Z19, Z1, Z1
-	VPADDD       Z18, Z2, Z2
-	VPADDD       Z25, Z3, Z3
+	MOVL         24(R8)(CX*1), R9
+	MOVL         R9, 444(DI)
+	VPADDD       640(SI), Z0, Z0
+	VPADDD       768(SI), Z1, Z1
+	VPADDD       256(SI), Z2, Z2
+	MOVL         28(R8)(CX*1), R9
+	MOVL         R9, 508(DI)
+	VPADDD       832(SI), Z3, Z3
 	VPADDD       Z5, Z0, Z0
+	MOVL         32(R8)(CX*1), R9
+	MOVL         R9, 572(DI)
 	VPADDD       Z6, Z1, Z1
 	VPADDD       Z7, Z2, Z2
 	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
+	MOVL         36(R8)(CX*1), R9
+	MOVL         R9, 636(DI)
+	VPXORD       Z0, Z15, Z15
+	VPXORD       Z1, Z12, Z12
+	VPXORD       Z2, Z13, Z13
+	MOVL         40(R8)(CX*1), R9
+	MOVL         R9, 700(DI)
+	VPXORD       Z3, Z14, Z14
+	VPRORD       $0x08, Z15, Z15
+	VPRORD       $0x08, Z12, Z12
+	MOVL         44(R8)(CX*1), R9
+	MOVL         R9, 764(DI)
+	VPRORD       $0x08, Z13, Z13
+	VPRORD       $0x08, Z14, Z14
+	VPADDD       Z15, Z10, Z10
+	MOVL         48(R8)(CX*1), R9
+	MOVL         R9, 828(DI)
+	VPADDD       Z12, Z11, Z11
+	VPADDD       Z13, Z8, Z8
+	VPADDD       Z14, Z9, Z9
+	MOVL         52(R8)(CX*1), R9
+	MOVL         R9, 892(DI)
+	VPXORD       Z10, Z5, Z5
+	VPXORD       Z11, Z6, Z6
+	VPXORD       Z8, Z7, Z7
+	MOVL         56(R8)(CX*1), R9
+	MOVL         R9, 956(DI)
+	VPXORD       Z9, Z4, Z4
 	VPRORD       $0x07, Z5, Z5
 	VPRORD       $0x07, Z6, Z6
+	MOVL         60(R8)(CX*1), R8
+	MOVL         R8, 1020(DI)
 	VPRORD       $0x07, Z7, Z7
 	VPRORD       $0x07, Z4, Z4
-	VPADDD       Z10, Z0, Z0
-	VPADDD       Z12, Z1, Z1
-	VPADDD       Z15, Z2, Z2
-	VPADDD       Z8, Z3, Z3
-	VPADDD       Z4, Z0, Z0
-	VPADDD       Z5, Z1, Z1
-	VPADDD       Z6, Z2, Z2
-	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
-	VPRORD       $0x0c, Z5, Z5
-	VPRORD       $0x0c, Z6, Z6
-	VPRORD       $0x0c, Z7, Z7
-	VPADDD       Z13, Z0, Z0
-	VPADDD       Z22, Z1, Z1
-	VPADDD       Z11, Z2, Z2
-	VPADDD       Z18, Z3, Z3
-	VPADDD       Z4, Z0, Z0
-	VPADDD       Z5, Z1, Z1
-	VPADDD       Z6, Z2, Z2
-	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPADDD       Z9, Z0, Z0
-	VPADDD       Z23, Z1, Z1
-	VPADDD       Z21, Z2, Z2
-	VPADDD       Z25, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
-	VPRORD       $0x0c, Z5, Z5
-	VPRORD       $0x0c, Z6, Z6
-	VPRORD       $0x0c, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
-	VPADDD       Z19, Z0, Z0
-	VPADDD       Z14, Z1, Z1
-	VPADDD       Z24, Z2, Z2
-	VPADDD       Z20, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPADDD       Z12, Z0, Z0
-	VPADDD       Z22, Z1, Z1
-	VPADDD       Z18, Z2, Z2
-	VPADDD       Z15, Z3, Z3
-	VPADDD       Z4, Z0, Z0
-	VPADDD       Z5, Z1, Z1
-	VPADDD       Z6, Z2, Z2
-	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
-	VPRORD       $0x0c, Z5, Z5
-	VPRORD       $0x0c, Z6, Z6
-	VPRORD       $0x0c, Z7, Z7
-	VPADDD       Z8, Z0, Z0
-	VPADDD       Z23, Z1, Z1
-	VPADDD       Z10, Z2, Z2
-	VPADDD       Z24, Z3, Z3
-	VPADDD       Z4, Z0, Z0
-	VPADDD       Z5, Z1, Z1
-	VPADDD       Z6, Z2, Z2
-	VPADDD       Z7, Z3, Z3
-	VPXORD       Z0, Z28, Z28
-	VPXORD       Z1, Z29, Z29
-	VPXORD       Z2, Z30, Z30
-	VPXORD       Z3, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPADDD       Z28, Z16, Z16
-	VPADDD       Z29, Z17, Z17
-	VPADDD       Z30, Z26, Z26
-	VPADDD       Z31, Z27, Z27
-	VPXORD       Z16, Z4, Z4
-	VPXORD       Z17, Z5, Z5
-	VPXORD       Z26, Z6, Z6
-	VPXORD       Z27, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPADDD       Z13, Z0, Z0
-	VPADDD       Z21, Z1, Z1
-	VPADDD       Z19, Z2, Z2
-	VPADDD       Z20, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x10, Z31, Z31
-	VPRORD       $0x10, Z28, Z28
-	VPRORD       $0x10, Z29, Z29
-	VPRORD       $0x10, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
-	VPRORD       $0x0c, Z5, Z5
-	VPRORD       $0x0c, Z6, Z6
-	VPRORD       $0x0c, Z7, Z7
-	VPRORD       $0x0c, Z4, Z4
-	VPADDD       Z14, Z0, Z0
-	VPADDD       Z11, Z1, Z1
-	VPADDD       Z25, Z2, Z2
-	VPADDD       Z9, Z3, Z3
-	VPADDD       Z5, Z0, Z0
-	VPADDD       Z6, Z1, Z1
-	VPADDD       Z7, Z2, Z2
-	VPADDD       Z4, Z3, Z3
-	VPXORD       Z0, Z31, Z31
-	VPXORD       Z1, Z28, Z28
-	VPXORD       Z2, Z29, Z29
-	VPXORD       Z3, Z30, Z30
-	VPRORD       $0x08, Z31, Z31
-	VPRORD       $0x08, Z28, Z28
-	VPRORD       $0x08, Z29, Z29
-	VPRORD       $0x08, Z30, Z30
-	VPADDD       Z31, Z26, Z26
-	VPADDD       Z28, Z27, Z27
-	VPADDD       Z29, Z16, Z16
-	VPADDD       Z30, Z17, Z17
-	VPXORD       Z26, Z5, Z5
-	VPXORD       Z27, Z6, Z6
-	VPXORD       Z16, Z7, Z7
-	VPXORD       Z17, Z4, Z4
-	VPRORD       $0x07, Z5, Z5
-	VPRORD       $0x07, Z6, Z6
-	VPRORD       $0x07, Z7, Z7
-	VPRORD       $0x07, Z4, Z4
-	VPXORD       Z0, Z16, Z0
-	VPXORD       Z1, Z17, Z1
-	VPXORD       Z2, Z26, Z2
-	VPXORD       Z3, Z27, Z3
-	VPXORD       Z4, Z28, Z4
-	VPXORD       Z5, Z29, Z5
-	VPXORD       Z6, Z30, Z6
-	VPXORD       Z7, Z31, Z7
-	ADDQ         $0x40, DX
-	DECQ         BX
+	VPXORD       Z0, Z8, Z0
+	VPXORD       Z1, Z9, Z1
+	VPXORD       Z2, Z10, Z2
+	VPXORD       Z3, Z11, Z3
+	VPXORD       Z4, Z12, Z4
+	VPXORD       Z5, Z13, Z5
+	VPXORD       Z6, Z14, Z6
+	VPXORD       Z7, Z15, Z7
+	XCHGQ        SI, DI
+	DECQ         DX
 	JNZ          block
-	VMOVDQU32    Z0, (AX)
-	VMOVDQU32    Z1, 64(AX)
-	VMOVDQU32    Z2, 128(AX)
-	VMOVDQU32    Z3, 192(AX)
-	VMOVDQU32    Z4, 256(AX)
-	VMOVDQU32    Z5, 320(AX)
-	VMOVDQU32    Z6, 384(AX)
-	VMOVDQU32    Z7, 448(AX)
+	MOVQ         cv+0(FP), R8
+	VMOVDQU32    Z0, (R8)
+	VMOVDQU32    Z1, 64(R8)
+	VMOVDQU32    Z2, 128(R8)
+	VMOVDQU32    Z3, 192(R8)
+	VMOVDQU32    Z4, 256(R8)
+	VMOVDQU32    Z5, 320(R8)
+	VMOVDQU32    Z6, 384(R8)
+	VMOVDQU32    Z7, 448(R8)
 	VZEROUPPER
 	RET
 
