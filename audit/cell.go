@@ -133,35 +133,19 @@ func (c *checker) key(l, head, t int) ([]float32, error) {
 // rotated derives a head's query or key from its raw one: norm, rotation, and
 // for queries the scale; rounded.
 func (c *checker) rotated(t, l int, v ghost.Value, head int) ([]float32, error) {
-	m := c.Model
-	y := &m.Layers[l]
-	n, w, count := m.KeyDim, y.QNorm, m.Heads
+	y := &c.Model.Layers[l]
+	w := y.QNorm
 	if v == ghost.RawKey {
-		w, count = y.KNorm, m.KVHeads
+		w = y.KNorm
 	}
-	begin, end := head*n, (head+1)*n
-	if m.Norm == ghost.RowNorm { // over all heads together
-		begin, end = 0, count*n
-	}
+	begin, end := rawSpan(c.Model, v, head)
 	x, err := c.elements(t, l, v, 0, begin, end)
 	if err != nil {
 		return nil, err
 	}
-	if m.Norm != ghost.NoNorm {
-		arith.RMSNorm(x, x, w, m.Eps)
-	}
-	x = x[head*n-begin:][:n]
 	cos, sin := c.turns(y.Rope, t)
-	arith.RotatePairs(x, cos, sin, m.Neox)
-	scale := m.QueryScale(t)
-	for i := range x {
-		if v == ghost.RawQuery {
-			x[i] = float32(x[i] * scale)
-		}
-		x[i] = m.KV.Round(x[i])
-	}
 	c.counts.Rotations++
-	return x, nil
+	return headOf(c.Model, v, head, t, x, w, cos, sin), nil
 }
 
 // turns is the rotation of position t.
@@ -200,7 +184,7 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activa
 			return 0, err
 		}
 		c.counts.Scores++
-		return arith.Scores(q, [][]float32{k}, m.AttnCap)[0], nil
+		return scoreOf(m, q, k), nil
 	}
 	for i, p := range all {
 		at := from + i
@@ -223,7 +207,7 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activa
 		if err != nil {
 			return a, err
 		}
-		if !(s <= top) || !same(m.KV.Round(arith.Exp(s-top)), 1) {
+		if !(s <= top) || !same(weightOf(m, s, top), 1) {
 			return a, fail(t, l, "largest score", "head %d says %v, position %d scores %v", head, top, from+i, s)
 		}
 		reached, largest = same(s, top), from+i
@@ -237,7 +221,7 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activa
 	if err != nil {
 		return a, err
 	}
-	if p := m.KV.Round(arith.Exp(s - top)); !(s <= top) || !same(all[at-from], p) {
+	if p := weightOf(m, s, top); !(s <= top) || !same(all[at-from], p) {
 		return a, fail(t, l, "attention weight", "head %d gives position %d weight %v, should be %v", head, at, all[at-from], p)
 	}
 	c.passed("attention weight", "head %d gives position %d weight %v", head, at, all[at-from])
@@ -245,11 +229,7 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activa
 	if err != nil {
 		return a, err
 	}
-	mix := func(all, col []float32) float32 {
-		p := all[first-from : t+1-from]
-		return arith.Mix(p, col[first:t+1], first) / arith.WeightSum(p, first)
-	}
-	out := mix(all, col)
+	out := mixOf(y, t, all, col)
 	if a, err = c.input(t, l, ghost.AttnOut, 0, m.Heads*m.ValDim, &y.O); err != nil {
 		return a, err
 	}
@@ -273,7 +253,7 @@ func (c *checker) attention(t, l, head, group, dim int, d *draw) (a arith.Activa
 		if err != nil {
 			return 0, err
 		}
-		return mix(p, col), nil
+		return mixOf(y, t, p, col), nil
 	})
 }
 
@@ -300,8 +280,8 @@ func (c *checker) scale(t, l int, relation string, a arith.Activations, i int, v
 		}
 		most = max(most, x, -x)
 	}
-	if !same(a.D[b], most/127) {
-		return fail(t, l, relation, "the scale of block %d is %v, should be %v", b, a.D[b], most/127)
+	if d := scaleFor(most); !same(a.D[b], d) {
+		return fail(t, l, relation, "the scale of block %d is %v, should be %v", b, a.D[b], d)
 	}
 	c.counts.Scales++
 	c.passed(relation+" scale", "block %d has the scale %v of its largest element", b, a.D[b])
@@ -378,10 +358,7 @@ func (c *checker) feedForward(t, l int, y *ghost.Layer, mid []float32, d *draw) 
 			} else if x, err = c.linear(up, i, upIn); err != nil {
 				return 0, err
 			}
-			if m.Gate == ghost.GELU {
-				return arith.GELUMul(g, x), nil
-			}
-			return arith.SiLUMul(g, x), nil
+			return hiddenFrom(m, g, x), nil
 		}
 		i := d.below(m.FF)
 		v, err := value(i)
@@ -434,14 +411,12 @@ func (c *checker) feedForward(t, l int, y *ghost.Layer, mid []float32, d *draw) 
 		if !same(logits[e], want) {
 			return fail(t, l, "router", "logit %d is %v, should be %v", e, logits[e], want)
 		}
-		for _, v := range logits {
-			if !arith.Finite(v) {
-				return fail(t, l, "router", "a logit is %v", v)
-			}
+		chosen, weights, ok := routed(m, logits)
+		if !ok {
+			return fail(t, l, "router", "a logit is not finite")
 		}
 		c.counts.Routers++
 		c.passed("router", "logit %d is %v", e, want)
-		chosen, weights := arith.Route(logits, m.ExpertsUsed, m.ExpertNorm, m.ExpertScale)
 		drawn := d.below(len(chosen))
 		for j, e := range chosen {
 			x := &y.Experts[e]
@@ -514,9 +489,7 @@ func (c *checker) tail(a int, full bool, d *draw) error {
 		if err != nil {
 			return err
 		}
-		if m.LogitCap > 0 {
-			want = arith.SoftCap(want, m.LogitCap)
-		}
+		want = logitOf(m, want)
 		got, err := logit(id)
 		if err != nil {
 			return err

@@ -3,6 +3,7 @@ package audit
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
 )
@@ -35,8 +36,12 @@ func Draw(nonce, receipt [32]byte) [32]byte {
 	return sha256.Sum256(append(b, receipt[:]...))
 }
 
-// Check reports a challenge out of range.
+// Check reports a challenge out of range, or without a cell: a proof for such a one
+// shows nothing of what the layers computed.
 func (c Challenge) Check() error {
+	if c.Cells == 0 {
+		return errors.New("a challenge of 0 cells draws nothing: the least is 1")
+	}
 	if c.Cells < 0 || c.Cells > MaxCells || c.Tails < 0 || c.Tails > MaxTails || c.Full < 0 || c.Full > c.Tails {
 		return fmt.Errorf("a challenge of %d cells, %d tails and %d full ones is out of range", c.Cells, c.Tails, c.Full)
 	}

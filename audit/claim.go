@@ -71,7 +71,7 @@ func (r *referee) check(c Claim) error {
 		if err := below(1, n); err != nil {
 			return err
 		}
-		want, err := r.projected(t, l, index, c.Element)
+		want, err := r.product(t, ghost.Part{Layer: l, Index: index}, c.Element)
 		if err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func (r *referee) check(c Claim) error {
 		if err := below(m.KVHeads, m.ValDim); err != nil {
 			return err
 		}
-		want, err := r.projected(t, l, ghost.LinearV, c.Index*m.ValDim+c.Element)
+		want, err := r.product(t, ghost.Part{Layer: l, Index: ghost.LinearV}, c.Index*m.ValDim+c.Element)
 		if err != nil {
 			return err
 		}
@@ -123,15 +123,7 @@ func (r *referee) check(c Claim) error {
 		if err := below(1, len(y.Experts)); err != nil {
 			return err
 		}
-		x, err := r.floats(t, l, ghost.ResidMid, 0)
-		if err != nil {
-			return err
-		}
-		w, err := r.vector(l, ghost.VectorFFNNorm, &y.FFNNorm)
-		if err != nil {
-			return err
-		}
-		want, err := r.product(t, ghost.Part{Layer: l, Index: ghost.LinearRouter}, c.Element, x, w)
+		want, err := r.product(t, ghost.Part{Layer: l, Index: ghost.LinearRouter}, c.Element)
 		if err != nil {
 			return err
 		}
@@ -141,14 +133,10 @@ func (r *referee) check(c Claim) error {
 		}
 		return says(got, want)
 	case MemoryQueryElement:
-		y, err := r.layer(l)
-		if err != nil {
-			return err
-		}
 		if err := below(1, math.MaxInt32); err != nil { // asked looks at Element
 			return err
 		}
-		got, want, err := r.asked(c, y)
+		got, want, err := r.asked(c)
 		if err != nil {
 			return err
 		}
@@ -170,21 +158,11 @@ func (r *referee) check(c Claim) error {
 	if t < r.prompt-1 || l != 0 {
 		return fmt.Errorf("position %d has no logits", t)
 	}
-	x, err := r.resid(t, len(m.Layers))
+	want, err := r.product(t, ghost.Part{Layer: ghost.OutputLayer}, c.Element)
 	if err != nil {
 		return err
 	}
-	w, err := r.vector(ghost.OutputLayer, 0, &m.OutputNorm)
-	if err != nil {
-		return err
-	}
-	want, err := r.product(t, ghost.Part{Layer: ghost.OutputLayer}, c.Element, x, w)
-	if err != nil {
-		return err
-	}
-	if m.LogitCap > 0 {
-		want = arith.SoftCap(want, m.LogitCap)
-	}
+	want = logitOf(m, want)
 	at := 4 * c.Element
 	leaf := at / ghost.LeafBytes
 	b, err := r.src.tail(t, leaf, min(ghost.LeafBytes, 4*m.Vocab-leaf*ghost.LeafBytes))
@@ -245,7 +223,7 @@ func (r *referee) checkScores(c Claim) error {
 		if err != nil {
 			return err
 		}
-		if want := m.KV.Round(arith.Exp(s - top)); math.Float32bits(got) != math.Float32bits(want) {
+		if want := weightOf(m, s, top); math.Float32bits(got) != math.Float32bits(want) {
 			return fail(t, l, c.Relation.String(), "head %d gives position %d weight %v, should be %v", head, from+c.Element, got, want)
 		}
 		return nil

@@ -53,8 +53,15 @@ type explainer struct {
 	want   int
 	on     bool
 	opened []Item
+	known  map[place]bool // in opened, which has all sub-keys of a memory block
 	out    *Explanation
 	trees  []Tree
+}
+
+// place is where an opened leaf stands.
+type place struct {
+	tree  string
+	index int
 }
 
 func (e *explainer) cell(i int) {
@@ -67,19 +74,21 @@ func (e *explainer) cell(i int) {
 func (c *checker) passed(relation, format string, a ...any) {
 	if e := c.explain; e != nil && e.on {
 		e.out.Steps = append(e.out.Steps, Step{relation, fmt.Sprintf(format, a...), e.opened})
-		e.opened = nil
+		e.opened, e.known = nil, nil
 	}
 }
 
 func (e *explainer) item(tree string, index int, b []byte, err error) ([]byte, error) {
 	if err == nil && e.on {
-		x := Item{tree, index, len(b), merkle.HashLeaf(b).String()}
-		for _, o := range e.opened {
-			if o == x {
-				return b, nil
-			}
+		at := place{tree, index}
+		if e.known[at] {
+			return b, nil
 		}
-		e.opened = append(e.opened, x)
+		if e.known == nil {
+			e.known = map[place]bool{}
+		}
+		e.known[at] = true
+		e.opened = append(e.opened, Item{tree, index, len(b), merkle.HashLeaf(b).String()})
 	}
 	return b, err
 }

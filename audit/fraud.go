@@ -415,6 +415,9 @@ func convict(id ghost.ID, receipt *ghost.Receipt, fraud []byte) (*Conviction, er
 		return nil, err
 	}
 	out := &Conviction{Provider: receipt.Provider, Claim: c, Bytes: len(fraud)}
+	if n := receipt.Prompt.Count + receipt.Answer.Count - 1; n > m.Context {
+		return nil, fmt.Errorf("a receipt for %d positions exceeds the model's context of %d", n, m.Context)
+	}
 	n := receipt.Prompt.Count + receipt.Answer.Count - 1
 	o := newOpened(m, n, func(tr tree, i, n int) ([]byte, error) {
 		if n < 0 || n > len(rest) {

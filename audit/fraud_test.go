@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/geistnet/geist/ghost"
@@ -102,6 +103,31 @@ func BenchmarkVerifyFraud(b *testing.B) {
 	for b.Loop() {
 		if _, err := VerifyFraud(r.Model, r, fraud); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Who signs a receipt and writes a proof chooses numbers; none of them makes a
+// verifier work or allocate more than the proof's bytes pay for.
+func TestFraudBounds(t *testing.T) {
+	fraud, r := golden(t, "llama")
+	long := *r
+	long.Prompt.Count = 1 << 30
+	if _, err := convict(r.Model, &long, fraud); err == nil || !strings.Contains(err.Error(), "exceeds the model's context") {
+		t.Errorf("a run of a billion positions: %v", err)
+	}
+	m := &ghost.Model{Heads: 4096, KVHeads: 1, KeyDim: 1, ValDim: 1, Dim: 4096, FF: 1, Context: 1 << 30, Tensors: make([]ghost.Tensor, 1), Layers: make([]ghost.Layer, 1)}
+	ref := newReferee(m, 1<<30, 1, nil, func(ghost.Part) error { return nil })
+	for _, c := range []struct {
+		t  int
+		ok bool
+	}{{0, true}, {1 << 17, true}, {1 << 20, false}, {1<<30 - 1, false}} {
+		y, err := ref.layout(c.t, 0)
+		if (err == nil) != c.ok {
+			t.Errorf("a layout at position %d: %v", c.t, err)
+		}
+		if c.ok && y.Len() > maxLayerLeaves+16 {
+			t.Errorf("%d leaves at position %d", y.Len(), c.t)
 		}
 	}
 }

@@ -3,34 +3,10 @@ package audit
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/sat"
 )
-
-// Bounds on the sub-keys of one rule, which every cell of a memory block reads
-// whole.
-const (
-	MaxKeyRows  = 1 << 17
-	MaxKeyBytes = 32 << 20
-)
-
-// checkKeys refuses product keys that are too many to be opened.
-func checkKeys(m *ghost.Model) error {
-	for l := range m.Layers {
-		x := m.Layers[l].Memory
-		if x == nil || m.Rules[x.Rule].Product == nil {
-			continue
-		}
-		t := &m.Tensors[x.Keys.Tensor]
-		n, each := m.Rules[x.Rule].Product.KeyRows(), t.Format.RowBytes(t.Cols)
-		if n > MaxKeyRows || n > MaxKeyBytes/each {
-			return fmt.Errorf("layer %d has %d sub-keys of %d bytes; an audit opens at most %d, and %d bytes", l, n, each, MaxKeyRows, MaxKeyBytes)
-		}
-	}
-	return nil
-}
 
 // recall makes u of a memory block: the rows that the rule picks, as row opens
 // them, under the root of the table. Of the last tokens n-grams are made; query
@@ -124,6 +100,9 @@ func (c *checker) recalled(t, l int, y *ghost.Layer, mid []float32, d *draw) ([]
 
 // recalled is u of layer l at position t.
 func (r *referee) recalled(t, l int, y *ghost.Layer) ([]float32, error) {
+	if u, ok := r.recall[[2]int{t, l}]; ok {
+		return u, nil
+	}
 	m := r.m
 	x := y.Memory
 	if err := r.need(ghost.Part{Kind: ghost.PartTensor, Index: x.Table}); err != nil {
@@ -152,7 +131,11 @@ func (r *referee) recalled(t, l int, y *ghost.Layer) ([]float32, error) {
 		v := &m.Tensors[tensor]
 		return r.src.row(tensor, i, v.Format.RowBytes(v.Cols))
 	})
-	return u, placed(err, t, l)
+	if err != nil {
+		return nil, placed(err, t, l)
+	}
+	r.recall[[2]int{t, l}] = u
+	return u, nil
 }
 
 // token is the token at position t.
@@ -166,19 +149,11 @@ func (r *referee) token(t int) (int32, error) {
 }
 
 // asked checks an element of a memory block's query.
-func (r *referee) asked(c Claim, y *ghost.Layer) (got, want float32, err error) {
+func (r *referee) asked(c Claim) (got, want float32, err error) {
 	t, l := c.Position, c.Layer
 	if got, err = r.float(t, l, ghost.MemoryQuery, c.Element); err != nil { // refuses layers without queries
 		return 0, 0, err
 	}
-	x, err := r.floats(t, l, ghost.ResidMid, 0)
-	if err != nil {
-		return 0, 0, err
-	}
-	w, err := r.vector(l, ghost.VectorFFNNorm, &y.FFNNorm)
-	if err != nil {
-		return 0, 0, err
-	}
-	want, err = r.product(t, ghost.Part{Layer: l, Index: ghost.LinearQuery}, c.Element, x, w)
+	want, err = r.product(t, ghost.Part{Layer: l, Index: ghost.LinearQuery}, c.Element)
 	return got, want, err
 }

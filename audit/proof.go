@@ -17,7 +17,7 @@ import (
 // tree. All lengths and indices follow from the run and the challenge, so it
 // holds neither (docs/spec/audit.md §4).
 const (
-	proofMagic = "geist proof 2\n"
+	proofMagic = "geist proof 3\n"
 	headBytes  = len(proofMagic) + 3*4
 )
 
@@ -196,9 +196,9 @@ func (o *opened) Swap(i, j int) {
 type stream struct {
 	c    *checker
 	seen *items
-	// next gives n bytes that open has made, or, for the verifier, the next n
-	// bytes of the proof; open is nil then.
-	next func(n int, open func() ([]byte, error)) ([]byte, error)
+	// next gives n bytes, of which the first are so many floats, that open has made,
+	// or, for the verifier, the next ones of the proof; open is nil then.
+	next func(n, floats int, open func() ([]byte, error)) ([]byte, error)
 	full Source // the prover's; nil for the verifier
 }
 
@@ -211,7 +211,8 @@ func (s *stream) Leaf(t, l, i int) ([]byte, error) {
 	if s.full != nil {
 		open = func() ([]byte, error) { return s.full.Leaf(t, l, i) }
 	}
-	b, err := s.next(s.c.layout(t, l).LeafLen(i), open)
+	y := s.c.layout(t, l)
+	b, err := s.next(y.LeafLen(i), int(y.floats[i]), open)
 	return o.add(i, b, err)
 }
 
@@ -224,7 +225,8 @@ func (s *stream) Tail(t, i int) ([]byte, error) {
 	if s.full != nil {
 		open = func() ([]byte, error) { return s.full.Tail(t, i) }
 	}
-	b, err := s.next(min(ghost.LeafBytes, 4*s.c.Model.Vocab-i*ghost.LeafBytes), open)
+	n := min(ghost.LeafBytes, 4*s.c.Model.Vocab-i*ghost.LeafBytes)
+	b, err := s.next(n, n/4, open)
 	return o.add(i, b, err)
 }
 
@@ -237,7 +239,7 @@ func (s *stream) Key(l, g, t int) ([]byte, error) {
 	if s.full != nil {
 		open = func() ([]byte, error) { return s.full.Key(l, g, t) }
 	}
-	b, err := s.next(s.c.Model.KeyDim*s.c.Model.ElemBytes(), open)
+	b, err := s.next(s.c.Model.KeyDim*s.c.Model.ElemBytes(), 0, open)
 	return o.add(t, b, err)
 }
 
@@ -250,7 +252,7 @@ func (s *stream) Column(l, g, d int) ([]byte, error) {
 	if s.full != nil {
 		open = func() ([]byte, error) { return s.full.Column(l, g, d) }
 	}
-	b, err := s.next(s.c.Positions()*s.c.Model.ElemBytes(), open)
+	b, err := s.next(s.c.Positions()*s.c.Model.ElemBytes(), 0, open)
 	return o.add(d, b, err)
 }
 
@@ -264,7 +266,7 @@ func (s *stream) Row(tensor, row int) ([]byte, error) {
 		open = func() ([]byte, error) { return s.full.Row(tensor, row) }
 	}
 	x := &s.c.Model.Tensors[tensor]
-	b, err := s.next(x.Format.RowBytes(x.Cols), open)
+	b, err := s.next(x.Format.RowBytes(x.Cols), 0, open)
 	return o.add(row, b, err)
 }
 
@@ -319,12 +321,20 @@ func verify(run *Run, ch Challenge, proof []byte, e *explainer) (*Report, error)
 	rest := proof[headBytes:]
 	c := newChecker(run)
 	s := &stream{c: c, seen: newItems()}
-	s.next = func(n int, _ func() ([]byte, error)) ([]byte, error) {
+	var room []byte // for unpacked leaves
+	s.next = func(n, floats int, _ func() ([]byte, error)) (b []byte, err error) {
+		if floats > 0 {
+			if len(room) < n {
+				room = make([]byte, 64*ghost.LeafBytes)
+			}
+			b, room = room[:n:n], room[n:]
+			rest, err = unpackLeaf(b, rest, floats)
+			return b, err
+		}
 		if n > len(rest) {
 			return nil, fmt.Errorf("the proof ends %d bytes too early", n-len(rest))
 		}
-		b := rest[:n:n]
-		rest = rest[n:]
+		b, rest = rest[:n:n], rest[n:]
 		return b, nil
 	}
 	c.src = s
@@ -509,7 +519,7 @@ func Prove(run *Run, ch Challenge, p Prover) ([]byte, error) {
 	out := ch.head()
 	c := newChecker(run)
 	s := &stream{c: c, seen: newItems(), full: p}
-	s.next = func(n int, open func() ([]byte, error)) ([]byte, error) {
+	s.next = func(n, floats int, open func() ([]byte, error)) ([]byte, error) {
 		b, err := open()
 		if err != nil {
 			return nil, err
@@ -517,7 +527,7 @@ func Prove(run *Run, ch Challenge, p Prover) ([]byte, error) {
 		if len(b) != n {
 			return nil, fmt.Errorf("an item has %d bytes instead of %d", len(b), n)
 		}
-		out = append(out, b...)
+		out = packLeaf(out, b, floats)
 		return b, nil
 	}
 	c.src = s

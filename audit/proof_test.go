@@ -3,10 +3,6 @@ package audit
 import (
 	"math/rand/v2"
 	"testing"
-
-	"github.com/geistnet/geist/arith"
-	"github.com/geistnet/geist/ghost"
-	"github.com/geistnet/geist/sat"
 )
 
 // Leaves are found whatever their order and number, and those of a tree of which
@@ -49,29 +45,5 @@ func TestOpened(t *testing.T) {
 		}
 		o.sort()
 		found()
-	}
-}
-
-// More product keys than an audit opens are refused before any is read.
-func TestManyKeys(t *testing.T) {
-	run := func(p sat.Product, f arith.Format) error {
-		m := &ghost.Model{Vocab: 8, Context: 8, Rules: []sat.Rule{{Product: &p}}, Layers: []ghost.Layer{{}, {Memory: &ghost.Memory{}}},
-			Tensors: []ghost.Tensor{{Format: f, Rows: p.KeyRows(), Cols: p.Dim}}}
-		return (&Run{Model: m, Prompt: []int32{1}, Answer: []int32{2}}).Check()
-	}
-	for _, c := range []struct {
-		p  sat.Product
-		f  arith.Format
-		ok bool
-	}{
-		{sat.Product{Heads: 8, Keys: 1024, Dim: 128, TopK: 8}, arith.F32, true},
-		{sat.Product{Heads: 2, Keys: MaxKeyRows / 4, Dim: 1, TopK: 8}, arith.F16, true},
-		{sat.Product{Heads: 4, Keys: MaxKeyRows / 4, Dim: 1, TopK: 8}, arith.F16, false},
-		{sat.Product{Heads: 1, Keys: MaxKeyBytes / 4096 / 4, Dim: 2048, TopK: 8}, arith.F32, true},
-		{sat.Product{Heads: 1, Keys: MaxKeyBytes/4096/4 + 1, Dim: 2048, TopK: 8}, arith.F32, false},
-	} {
-		if err := run(c.p, c.f); (err == nil) != c.ok {
-			t.Errorf("%+v in %v: %v", c.p, c.f, err)
-		}
 	}
 }

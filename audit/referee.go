@@ -79,10 +79,17 @@ type referee struct {
 	need      func(ghost.Part) error
 	layouts   map[[2]int]*ghost.Layout
 	positions int
+
+	// What was computed already: a claim about a block asks for it with every
+	// element, and who wrote a proof chooses how many these are.
+	inputs map[inputKey]arith.Activations
+	routes map[[2]int]route
+	recall map[[2]int][]float32 // u of a memory block, by position and layer
 }
 
 func newReferee(m *ghost.Model, prompt, answer int, src opener, need func(ghost.Part) error) *referee {
-	return &referee{m, prompt, answer, src, need, map[[2]int]*ghost.Layout{}, prompt + answer - 1}
+	return &referee{m: m, prompt: prompt, answer: answer, src: src, need: need, layouts: map[[2]int]*ghost.Layout{}, positions: prompt + answer - 1,
+		inputs: map[inputKey]arith.Activations{}, routes: map[[2]int]route{}, recall: map[[2]int][]float32{}}
 }
 
 // head is what every other part of a layer needs.
@@ -107,6 +114,10 @@ func (r *referee) linearPart(p ghost.Part) (*ghost.Linear, arith.Format, error) 
 	}
 	return l, r.m.Tensors[l.Tensor].Format, r.need(ghost.Part{Kind: ghost.PartTensor, Index: l.Tensor})
 }
+
+// maxLayerLeaves bounds the leaves of a layer at a position: a few kilobytes may
+// claim to be about a run of a billion positions.
+const maxLayerLeaves = 1 << 22
 
 // layer is layer l with all that its layout depends on.
 func (r *referee) layer(l int) (*ghost.Layer, error) {
@@ -134,6 +145,10 @@ func (r *referee) layout(t, l int) (*ghost.Layout, error) {
 	}
 	if _, err := r.layer(l); err != nil {
 		return nil, err
+	}
+	z := &r.m.Layers[l]
+	if n := r.m.Heads*ghost.Leaves(z.WeightsCount(t)*r.m.ElemBytes()) + max(1, r.m.ExpertsUsed)*ghost.Leaves(4*r.m.FF); n > maxLayerLeaves {
+		return nil, fmt.Errorf("layer %d at position %d has over %d leaves; the most that a dispute is about is %d", l, t, n, maxLayerLeaves)
 	}
 	y := r.m.Layout(l, t)
 	r.layouts[[2]int{t, l}] = y
@@ -239,12 +254,7 @@ func (r *referee) embedding(t int) ([]float32, error) {
 		return nil, err
 	}
 	y := make([]float32, m.Dim)
-	arith.Dequantize(y, x.Format, row)
-	if m.EmbedScale != 1 {
-		for i, v := range y {
-			y[i] = float32(v * m.EmbedScale)
-		}
-	}
+	embedded(m, y, row)
 	return y, nil
 }
 
@@ -269,19 +279,60 @@ func (r *referee) residAt(t, l, i int) (float32, error) {
 	return r.float(t, l-1, ghost.ResidOut, i)
 }
 
-// product is output i of a matrix over the norm of x.
-func (r *referee) product(t int, p ghost.Part, i int, x, w []float32) (float32, error) {
+// product is output i of a matrix that takes a norm of the residual stream: of
+// what leaves the last layer, of what enters layer p.Layer, or of what is between
+// attention and the feed-forward block.
+func (r *referee) product(t int, p ghost.Part, i int) (float32, error) {
 	_, f, err := r.linearPart(p)
 	if err != nil {
 		return 0, err
 	}
-	y := make([]float32, len(x))
-	arith.RMSNorm(y, x, w, r.m.Eps)
-	a, ok := arith.Quantize(y, f.ActBlock())
+	k := inputKey{t, p.Layer, ghost.VectorFFNNorm, f.ActBlock()}
+	switch {
+	case p.Layer == ghost.OutputLayer:
+		k.norm = 0
+	case p.Index == ghost.LinearQ || p.Index == ghost.LinearK || p.Index == ghost.LinearV:
+		k.norm = ghost.VectorAttnNorm
+	}
+	a, ok := r.inputs[k]
 	if !ok {
-		return 0, fail(t, p.Layer, "norm", "the residual stream is not finite")
+		if a, err = r.normed(k, f); err != nil {
+			return 0, err
+		}
+		r.inputs[k] = a
 	}
 	return r.linear(p, i, a)
+}
+
+// inputKey names an input that the referee has computed.
+type inputKey struct{ t, l, norm, block int }
+
+func (r *referee) normed(k inputKey, f arith.Format) (a arith.Activations, err error) {
+	m := r.m
+	w := &m.OutputNorm
+	var x []float32
+	switch {
+	case k.l == ghost.OutputLayer:
+		x, err = r.resid(k.t, len(m.Layers))
+	case k.norm == ghost.VectorAttnNorm:
+		w = &m.Layers[k.l].AttnNorm
+		x, err = r.resid(k.t, k.l)
+	default:
+		w = &m.Layers[k.l].FFNNorm
+		x, err = r.floats(k.t, k.l, ghost.ResidMid, 0)
+	}
+	if err != nil {
+		return a, err
+	}
+	weights, err := r.vector(k.l, k.norm, w)
+	if err != nil {
+		return a, err
+	}
+	a, ok := normedInput(m, make([]float32, len(x)), x, weights, f)
+	if !ok {
+		return a, fail(k.t, k.l, "norm", "the residual stream is not finite")
+	}
+	return a, nil
 }
 
 // linear is output i of a matrix.
@@ -297,34 +348,13 @@ func (r *referee) linear(p ghost.Part, i int, a arith.Activations) (float32, err
 	if err != nil {
 		return 0, err
 	}
-	y := arith.Dot(f, row, a)
-	if l.Scale != 1 && l.ScaleFirst {
-		y = float32(y * l.Scale)
-	}
 	if l.Bias != nil {
 		p.Kind = ghost.PartBias
 		if err := r.need(p); err != nil {
 			return 0, err
 		}
-		y += l.Bias[i]
 	}
-	if l.Scale != 1 && !l.ScaleFirst {
-		y = float32(y * l.Scale)
-	}
-	return y, nil
-}
-
-// projected is element i of a raw query or key, or value, before rounding.
-func (r *referee) projected(t, l, index, i int) (float32, error) {
-	x, err := r.resid(t, l)
-	if err != nil {
-		return 0, err
-	}
-	w, err := r.vector(l, ghost.VectorAttnNorm, &r.m.Layers[l].AttnNorm)
-	if err != nil {
-		return 0, err
-	}
-	return r.product(t, ghost.Part{Layer: l, Index: index}, i, x, w)
+	return outputOf(l, i, f, row, a), nil
 }
 
 // rotated is a head's query or key as scores take it.
@@ -334,40 +364,25 @@ func (r *referee) rotated(t, l int, v ghost.Value, head int) ([]float32, error) 
 		return nil, err
 	}
 	y := &m.Layers[l]
-	w, index, n, e := &y.QNorm, ghost.VectorQNorm, m.KeyDim, m.ElemBytes()
+	w, index, e := &y.QNorm, ghost.VectorQNorm, m.ElemBytes()
 	if v == ghost.RawKey {
 		w, index = &y.KNorm, ghost.VectorKNorm
 	}
-	begin, end := head*n*e, (head+1)*n*e
-	if m.Norm == ghost.RowNorm { // over all heads together
-		begin, end = 0, -1
-	}
-	b, err := r.bytes(t, l, v, 0, begin, end)
+	begin, end := rawSpan(m, v, head)
+	b, err := r.bytes(t, l, v, 0, begin*e, end*e)
 	if err != nil {
 		return nil, err
 	}
-	x := decodeElems(m.KV, b)
+	var weights []float32
 	if m.Norm != ghost.NoNorm {
-		weights, err := r.vector(l, index, w)
-		if err != nil {
+		if weights, err = r.vector(l, index, w); err != nil {
 			return nil, err
 		}
-		arith.RMSNorm(x, x, weights, m.Eps)
-	}
-	if m.Norm == ghost.RowNorm {
-		x = x[head*n : (head+1)*n]
 	}
 	rope := &m.Ropes[y.Rope]
 	cos, sin := make([]float32, len(rope.Turn)), make([]float32, len(rope.Turn))
 	rope.CosSin(t, cos, sin)
-	arith.RotatePairs(x, cos, sin, m.Neox)
-	for i := range x {
-		if v == ghost.RawQuery {
-			x[i] = float32(x[i] * m.QueryScale(t))
-		}
-		x[i] = m.KV.Round(x[i])
-	}
-	return x, nil
+	return headOf(m, v, head, t, decodeElems(m.KV, b), weights, cos, sin), nil
 }
 
 func (r *referee) group(head int) int { return head / (r.m.Heads / r.m.KVHeads) }
@@ -383,7 +398,7 @@ func (r *referee) score(l, head, at int, q []float32) (float32, error) {
 	if err != nil {
 		return 0, err
 	}
-	return arith.Scores(q, [][]float32{decodeElems(r.m.KV, b)}, r.m.AttnCap)[0], nil
+	return scoreOf(r.m, q, decodeElems(r.m.KV, b)), nil
 }
 
 // attended is element i of the attention output.
@@ -401,9 +416,7 @@ func (r *referee) attended(t, l, i int) (float32, error) {
 	if err != nil {
 		return 0, err
 	}
-	from, first := y.WeightsFrom(t), y.FirstVisible(t)
-	p := decodeElems(r.m.KV, b)[first-from : t+1-from]
-	return arith.Mix(p, col[first:t+1], first) / arith.WeightSum(p, first), nil
+	return mixOf(y, t, decodeElems(r.m.KV, b), col), nil
 }
 
 // hiddenOf is element i of the j-th hidden vector.
@@ -423,15 +436,7 @@ func (r *referee) hiddenOf(t, l, j, i int) (float32, error) {
 		}
 		gate, up = ghost.LinearExpert(chosen[j]), ghost.LinearExpert(chosen[j])+1
 	}
-	x, err := r.floats(t, l, ghost.ResidMid, 0)
-	if err != nil {
-		return 0, err
-	}
-	w, err := r.vector(l, ghost.VectorFFNNorm, &y.FFNNorm)
-	if err != nil {
-		return 0, err
-	}
-	g, err := r.product(t, ghost.Part{Layer: l, Index: gate}, i, x, w)
+	g, err := r.product(t, ghost.Part{Layer: l, Index: gate}, i)
 	if err != nil {
 		return 0, err
 	}
@@ -442,28 +447,34 @@ func (r *referee) hiddenOf(t, l, j, i int) (float32, error) {
 			return 0, err
 		}
 		u = all[i]
-	} else if u, err = r.product(t, ghost.Part{Layer: l, Index: up}, i, x, w); err != nil {
+	} else if u, err = r.product(t, ghost.Part{Layer: l, Index: up}, i); err != nil {
 		return 0, err
 	}
-	if r.m.Gate == ghost.GELU {
-		return arith.GELUMul(g, u), nil
-	}
-	return arith.SiLUMul(g, u), nil
+	return hiddenFrom(r.m, g, u), nil
 }
 
 // experts are those that a router's logits choose, with their weights.
 func (r *referee) experts(t, l int) ([]int, []float32, error) {
+	k := [2]int{t, l}
+	if x, ok := r.routes[k]; ok {
+		return x.chosen, x.weights, nil
+	}
 	logits, err := r.floats(t, l, ghost.RouterLogits, 0)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, v := range logits {
-		if !arith.Finite(v) {
-			return nil, nil, fail(t, l, "router", "a logit is %v", v)
-		}
+	chosen, weights, ok := routed(r.m, logits)
+	if !ok {
+		return nil, nil, fail(t, l, "router", "a logit is not finite")
 	}
-	chosen, weights := arith.Route(logits, r.m.ExpertsUsed, r.m.ExpertNorm, r.m.ExpertScale)
+	r.routes[k] = route{chosen, weights}
 	return chosen, weights, nil
+}
+
+// route is what a router decided.
+type route struct {
+	chosen  []int
+	weights []float32
 }
 
 // coded is a committed input of a product: block b of it, or all if b < 0.
@@ -499,18 +510,4 @@ func (r *referee) coded(t, l int, v ghost.Value, index, n int, f arith.Format, b
 		}
 	}
 	return a, nil
-}
-
-// minScaled is the least block maximum that is quantised (spec arithmetic.md §4.1).
-const minScaled = 0x1p-100
-
-// scaleFor is the scale of a block whose largest magnitude is |x|.
-func scaleFor(x float32) float32 {
-	if x < 0 {
-		x = -x
-	}
-	if !(x >= minScaled) {
-		return 0
-	}
-	return x / 127
 }

@@ -58,7 +58,7 @@ func (r *Run) Check() error {
 			return fmt.Errorf("token %d is %d, beyond the vocabulary of %d", i, id, m.Vocab)
 		}
 	}
-	return checkKeys(m)
+	return nil
 }
 
 // Source opens committed values. Every item has the length that the trace's
@@ -92,7 +92,7 @@ func (f *Failure) Error() string {
 type checker struct {
 	*Run
 	src     Source
-	layouts map[[2]int]*ghost.Layout
+	layouts map[[2]int]*layout
 	counts  Counts
 	explain *explainer // nil: nobody wants to know
 
@@ -107,7 +107,7 @@ type checker struct {
 }
 
 func newChecker(run *Run) *checker {
-	return &checker{Run: run, layouts: map[[2]int]*ghost.Layout{}, turned: [2]int{-1, -1}}
+	return &checker{Run: run, layouts: map[[2]int]*layout{}, turned: [2]int{-1, -1}}
 }
 
 // take gives n floats that live until reset.
@@ -147,11 +147,11 @@ func fail(t, l int, relation, format string, a ...any) error {
 	return &Failure{t, l, relation, fmt.Sprintf(format, a...)}
 }
 
-func (c *checker) layout(t, l int) *ghost.Layout {
+func (c *checker) layout(t, l int) *layout {
 	k := [2]int{c.Model.Layers[l].WeightsCount(t), l}
 	y := c.layouts[k]
 	if y == nil {
-		y = c.Model.Layout(l, t)
+		y = layoutOf(c.Model, l, t)
 		c.layouts[k] = y
 	}
 	return y
@@ -242,22 +242,15 @@ func (c *checker) resid(t, l int) ([]float32, error) {
 		return nil, err
 	}
 	x := c.take(m.Dim)
-	arith.Dequantize(x, m.Tensors[m.Embedding].Format, row)
-	if m.EmbedScale != 1 {
-		for i, v := range x {
-			x[i] = float32(v * m.EmbedScale)
-		}
-	}
+	embedded(m, x, row)
 	c.counts.Embeddings++
 	return x, nil
 }
 
 // normed is an RMSNorm of x as input of a product with l.
 func (c *checker) normed(t, l int, x, w []float32, lin *ghost.Linear) (arith.Activations, error) {
-	y := c.take(len(x))
-	scale := arith.RMSNorm(y, x, w, c.Model.Eps)
-	a, ok := arith.Quantize(y, c.Model.Tensors[lin.Tensor].Format.ActBlock())
-	if !ok || !(scale > 0) || !arith.Finite(scale) {
+	a, ok := normedInput(c.Model, c.take(len(x)), x, w, c.Model.Tensors[lin.Tensor].Format)
+	if !ok {
 		return a, fail(t, l, "norm", "the residual stream is not finite")
 	}
 	c.counts.Norms++
@@ -270,17 +263,7 @@ func (c *checker) linear(l *ghost.Linear, r int, a arith.Activations) (float32, 
 	if err != nil {
 		return 0, err
 	}
-	y := arith.Dot(c.Model.Tensors[l.Tensor].Format, row, a)
-	if l.Scale != 1 && l.ScaleFirst {
-		y = float32(y * l.Scale)
-	}
-	if l.Bias != nil {
-		y += l.Bias[r]
-	}
-	if l.Scale != 1 && !l.ScaleFirst {
-		y = float32(y * l.Scale)
-	}
-	return y, nil
+	return outputOf(l, r, c.Model.Tensors[l.Tensor].Format, row, a), nil
 }
 
 // input decodes a committed input of n activations for products with l.

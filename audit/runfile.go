@@ -225,17 +225,8 @@ func (f *RunFile) Challenge() Challenge {
 	return f.Size.Challenge(Draw(f.AuditNonce, f.Receipt.ID()))
 }
 
-// Check refuses sizes out of range, and those without a cell: a proof for such a
-// one shows nothing of what the layers computed.
-func (s Size) Check() error {
-	if err := s.Challenge([32]byte{}).Check(); err != nil {
-		return err
-	}
-	if s.Cells < 1 {
-		return fmt.Errorf("a challenge of %d cells draws nothing: the least is 1", s.Cells)
-	}
-	return nil
-}
+// Check refuses what Challenge.Check refuses.
+func (s Size) Check() error { return s.Challenge([32]byte{}).Check() }
 
 // Challenge is a challenge of this size.
 func (s Size) Challenge(seed [32]byte) Challenge {

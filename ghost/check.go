@@ -212,6 +212,22 @@ func checkKeys(l *Linear) error {
 	return nil
 }
 
+// Bounds on the sub-keys of one rule: an audit opens all of them for each cell of a
+// memory block.
+const (
+	maxKeyRows  = 1 << 17
+	maxKeyBytes = 32 << 20
+)
+
+// checkAuditable refuses sub-keys that are too many to be opened. l is in range.
+func (m *Model) checkAuditable(l *Linear) error {
+	t := &m.Tensors[l.Tensor]
+	if each := t.Format.RowBytes(t.Cols); l.Rows > maxKeyRows || l.Rows > maxKeyBytes/each {
+		return fault("there are %d sub-keys of %d bytes; an audit opens at most %d, and %d bytes", l.Rows, each, maxKeyRows, maxKeyBytes)
+	}
+	return nil
+}
+
 // checkMemory looks at the feed-forward part of a memory block.
 func (m *Model) checkMemory(y *Layer) error {
 	x := y.Memory
@@ -241,6 +257,9 @@ func (m *Model) checkMemory(y *Layer) error {
 		m.checkLinear("the sub-keys", &x.Keys, p.KeyRows(), p.Dim),
 		checkKeys(&x.Keys),
 	); err != nil {
+		return err
+	}
+	if err := m.checkAuditable(&x.Keys); err != nil {
 		return err
 	}
 	return m.alike("gate and the query", &y.Gate, &x.Query)

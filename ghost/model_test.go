@@ -393,6 +393,46 @@ func TestCheckMemory(t *testing.T) {
 	}
 }
 
+// More sub-keys than an audit opens are refused where a Ghost file is made and
+// where it is read; as many as it opens are not.
+func TestManyKeys(t *testing.T) {
+	for _, c := range []struct {
+		heads, keys, dim int
+		f                arith.Format
+		ok               bool
+	}{
+		{8, 1024, 128, arith.F32, true},
+		{2, maxKeyRows / 4, 32, arith.F16, true},
+		{3, maxKeyRows / 4, 32, arith.F16, false},
+		{1, maxKeyBytes / 4096 / 2, 1024, arith.F32, true},
+		{1, maxKeyBytes/4096/2 + 1, 1024, arith.F32, false},
+	} {
+		m := memoryModel(1)
+		p := m.Rules[1].Product
+		p.Heads, p.Keys, p.Dim = c.heads, c.keys, c.dim
+		for i := range m.Layers[2:] {
+			x := m.Layers[2+i].Memory
+			x.Query.Rows, x.Keys.Rows = p.QueryLen(), p.KeyRows()
+			m.Tensors[x.Query.Tensor].Rows = p.QueryLen()
+			k := &m.Tensors[x.Keys.Tensor]
+			k.Rows, k.Cols, k.Format = p.KeyRows(), c.dim, c.f
+			m.Tensors[x.Table].Rows = p.TableRows()
+		}
+		refused := func(err error) bool {
+			return err != nil && strings.Contains(err.Error(), "layer 2: there are ") && strings.Contains(err.Error(), "an audit opens at most 131072")
+		}
+		_, err := Encode(m)
+		if c.ok && err != nil || !c.ok && !refused(err) {
+			t.Errorf("%+v is encoded: %v", c, err)
+		}
+		w := codec{what: "Ghost file"}
+		w.model(m)
+		if _, err = Decode(w.b); c.ok && err != nil || !c.ok && !refused(err) {
+			t.Errorf("%+v is decoded: %v", c, err)
+		}
+	}
+}
+
 // swapMemory gives the layers of memory the other rule's place.
 func swapMemory(m *Model) {
 	for i := range m.Layers {

@@ -1,6 +1,7 @@
 package prove
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ func TestExplain(t *testing.T) {
 		"llama q8_0":    {"query", "key", "value", "cached key", "largest score", "attention weight", "attention", "output", "hidden", "down"},
 		"qwen3moe q8_0": {"query", "router", "hidden", "down"},
 		"gemma3 q4_0":   {"query", "output norm", "down norm"},
+		"geist f16":     {"query", "hidden", "down"},
 	} {
 		n := newNode(t, specs()[name], kernel.Best(), 1, 64)
 		run := answer(t, n, prompt(3, 40), 10, arith.Sampling{})
@@ -44,6 +46,9 @@ func TestExplain(t *testing.T) {
 			var got []string
 			for _, s := range e.Steps {
 				got = append(got, s.Relation)
+				if len(s.Opened) == 0 {
+					t.Errorf("%s: %s opens nothing", name, s.Relation)
+				}
 				for _, o := range s.Opened {
 					at := o.Tree
 					for at != "the trace root" && at != "the Ghost file" {
@@ -70,6 +75,109 @@ func TestExplain(t *testing.T) {
 		proof[len(proof)/2] ^= 1
 		if _, err := audit.Explain(run, ch, proof, 0); err == nil {
 			t.Error("a damaged proof is explained")
+		}
+	}
+}
+
+// The picture of cells of memory blocks has the rows that the rule reads: of hashed
+// n-grams one for each head of each order, of product keys all sub-keys and the rows
+// of the best; and each row is one of the table's, opened under its root.
+func TestExplainMemory(t *testing.T) {
+	for _, name := range []string{"geist f16", "geist q8_0"} {
+		n := newNode(t, specs()[name], kernel.Best(), 1, 64)
+		m := n.Ghost
+		run := answer(t, n, prompt(3, 40), 10, arith.Sampling{})
+		x, err := n.Replay(run, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if run.Trace, err = x.Root(); err != nil {
+			t.Fatal(err)
+		}
+		ch := audit.Challenge{Cells: 24, Tails: 1}
+		proof, err := n.Prove(run, ch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]int{}
+		for cell := range ch.Cells {
+			e, err := audit.Explain(run, ch, proof, cell)
+			if err != nil {
+				t.Fatal(err)
+			}
+			y := &m.Layers[e.Layer]
+			step := func(relation string) *audit.Step {
+				i := slices.IndexFunc(e.Steps, func(s audit.Step) bool { return s.Relation == relation })
+				if i < 0 {
+					return nil
+				}
+				return &e.Steps[i]
+			}
+			if y.Memory == nil {
+				if step("memory") != nil || step("memory query") != nil {
+					t.Errorf("%s: layer %d, which has no memory, is pictured with some", name, e.Layer)
+				}
+				seen["dense"]++
+				continue
+			}
+			// Items of a step by their tree.
+			opened := func(relation, tree string) (indices []int) {
+				s := step(relation)
+				if s == nil {
+					t.Fatalf("%s: layer %d has no step %q", name, e.Layer, relation)
+				}
+				for _, o := range s.Opened {
+					if o.Tree == tree {
+						indices = append(indices, o.Index)
+					}
+				}
+				return indices
+			}
+			rule, table := &m.Rules[y.Memory.Rule], m.Tensors[y.Memory.Table]
+			rows := opened("memory", table.Name)
+			folded := slices.IndexFunc(e.Trees, func(x audit.Tree) bool { return x.Name == table.Name })
+			if folded < 0 || e.Trees[folded].Root != table.Root.String() || e.Trees[folded].In != "the Ghost file" || e.Trees[folded].Opened < len(rows) {
+				t.Errorf("%s: the table of layer %d is not led to its root: %+v", name, e.Layer, e.Trees)
+			}
+			for _, i := range rows {
+				if i < 0 || i >= table.Rows {
+					t.Errorf("%s: row %d of a table of %d", name, i, table.Rows)
+				}
+			}
+			text := e.String()
+			if !strings.Contains(text, "memory: ") || !strings.Contains(text, "─ "+table.Name+": ") {
+				t.Errorf("%s: the text of layer %d leaves the memory out:\n%s", name, e.Layer, text)
+			}
+			if h := rule.Hash; h != nil {
+				if most := len(h.Orders) * h.Heads; len(rows) < 1 || len(rows) > most {
+					t.Errorf("%s: %d rows of hashed n-grams, want 1 to %d", name, len(rows), most)
+				}
+				if step("memory query") != nil {
+					t.Errorf("%s: hashed n-grams have a query", name)
+				}
+				seen["hash"]++
+				continue
+			}
+			p := rule.Product
+			keys := &m.Tensors[y.Memory.Keys.Tensor]
+			if got := opened("memory", keys.Name); len(got) != p.KeyRows() || !slices.IsSorted(got) || got[0] != y.Memory.Keys.Row0 {
+				t.Errorf("%s: sub-keys %v are opened of %d", name, got, p.KeyRows())
+			}
+			if len(rows) < p.TopK || len(rows) > p.Heads*p.TopK {
+				t.Errorf("%s: %d rows, of %d heads %d each", name, len(rows), p.Heads, p.TopK)
+			}
+			if got := opened("memory query", m.Tensors[y.Memory.Query.Tensor].Name); len(got) != 1 {
+				t.Errorf("%s: rows %v of the query's matrix", name, got)
+			}
+			if !strings.Contains(text, fmt.Sprintf("%s: leaves %d to %d\n", keys.Name, y.Memory.Keys.Row0, y.Memory.Keys.Row0+p.KeyRows()-1)) {
+				t.Errorf("%s: the sub-keys are not one line:\n%s", name, text)
+			}
+			seen["product"]++
+		}
+		for _, kind := range []string{"dense", "hash", "product"} {
+			if seen[kind] == 0 {
+				t.Errorf("%s: no cell of a %s layer was drawn: %v", name, kind, seen)
+			}
 		}
 	}
 }
