@@ -16,11 +16,14 @@ import (
 	"os/signal"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/store"
@@ -109,11 +112,79 @@ func sayArgs(c *cobra.Command) {
 	}
 }
 
+// onBegin has f called when a verb begins, with all its flags given and in range.
+func onBegin(c *cobra.Command, f func()) {
+	for _, sub := range c.Commands() {
+		onBegin(sub, f)
+	}
+	do := c.RunE
+	if do == nil {
+		return
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := inRange(c.Flags()); err != nil {
+			return err
+		}
+		f()
+		return do(c, args)
+	}
+}
+
+const rangeNote = "geist_range"
+
+// within makes the value of a flag, if it is given, a usage error unless it is
+// between least and most, in seconds if it is a duration.
+func within(c *cobra.Command, least, most float64, names ...string) {
+	for _, name := range names {
+		if err := c.Flags().SetAnnotation(name, rangeNote, []string{strconv.FormatFloat(least, 'g', -1, 64), strconv.FormatFloat(most, 'g', -1, 64)}); err != nil {
+			panic("internal error: --" + name + ": " + err.Error())
+		}
+	}
+}
+
+// inRange looks at the flags that within was told of.
+func inRange(flags *pflag.FlagSet) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		note := f.Annotations[rangeNote]
+		if note == nil {
+			return
+		}
+		var bounds [2]float64
+		for i, s := range note {
+			bounds[i], _ = strconv.ParseFloat(s, 64) // as within wrote it
+		}
+		values, seconds := []string{f.Value.String()}, f.Value.Type() == "duration"
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		bad := slices.IndexFunc(values, func(text string) bool {
+			x, err := strconv.ParseFloat(text, 64)
+			if seconds {
+				var d time.Duration
+				d, err = time.ParseDuration(text)
+				x = d.Seconds()
+			}
+			return err != nil || !(x >= bounds[0] && x <= bounds[1])
+		})
+		if bad < 0 {
+			return
+		}
+		say := func(x float64) string {
+			if seconds {
+				return time.Duration(x * float64(time.Second)).String()
+			}
+			return strconv.FormatFloat(x, 'f', -1, 64)
+		}
+		err = fmt.Errorf("--%s %s; %s to %s are possible", f.Name, values[bad], say(bounds[0]), say(bounds[1]))
+	})
+	return err
+}
+
 // run executes one command line and returns the exit code.
 func (e *env) run(ctx context.Context, args []string) int {
 	root := newRoot(e)
 	began := false // flags and arguments were understood
-	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
+	onBegin(root, func() { began = true })
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	switch {

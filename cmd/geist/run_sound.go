@@ -197,12 +197,12 @@ func (s *soundChat) ask(ctx context.Context, e *env, n *node.Node, o *askOptions
 	var nonce ghost.Nonce
 	rand.Read(nonce[:])
 	rand.Read(r.Salt[:])
-	if o.seed != "" {
-		var n uint64
-		if _, err := fmt.Sscan(o.seed, &n); err != nil {
-			return nil, fmt.Errorf("%w: --seed %q is no integer", errUsage, o.seed)
-		}
-		nonce, r.Salt = fromSeed("geist/ask/seed/1", n), fromSeed("geist/ask/salt/1", n)
+	seed, err := questionSeed(o.seed)
+	if err != nil {
+		return nil, err
+	}
+	if seed != nil {
+		nonce, r.Salt = fromSeed("geist/ask/seed/1", *seed), fromSeed("geist/ask/salt/1", *seed)
 	}
 	if err := r.Check(); err != nil {
 		return nil, err

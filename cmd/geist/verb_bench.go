@@ -45,6 +45,10 @@ time under $GEIST_HOME, or else in geist in the XDG cache directory.`,
 	f.IntVar(&o.Sessions, "sessions", 8, "sessions at once; 0 leaves them out")
 	f.IntVar(&o.Rounds, "rounds", 3, "how often all is measured")
 	bus := f.Int("bus-mib", 0, "MiB on which bandwidth is measured; 0: four times the largest cache, at least 1024")
+	within(c, 1, 1024, "threads")
+	within(c, 1, 1<<20, "prefill", "decode", "rounds")
+	within(c, 0, 1024, "sessions")
+	within(c, 0, 1<<20, "bus-mib")
 	asJSON := jsonFlag(c)
 	completeFlag(c, "synthetic", synth.PresetNames())
 	c.RunE = func(cmd *cobra.Command, args []string) error {

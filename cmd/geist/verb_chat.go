@@ -51,6 +51,8 @@ state, it is asked, with its own relays and limits, and keeps the receipt.`,
 	fl.DurationVar(&f.wait, "wait", 10*time.Second, "how long to wait for an offer")
 	fl.BoolVar(&f.sound, "sound", false, "compute the trunk here, with rows from those who offer the model")
 	fl.StringVar(&f.trunk, "trunk", "", "with --sound: the model here, or the path of a trunk (default: the built-in one, or one of the store that is offered)")
+	within(c, 1, 1<<20, "max-tokens")
+	within(c, 0, 3600, "wait")
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		begin := v.now()
@@ -93,8 +95,8 @@ type chatFlags struct {
 
 // chatConfig is a node that serves nothing.
 func (e *env) chatConfig(f *chatFlags) (*node.Config, error) {
-	if f.maxTokens < 1 || f.maxTokens > 1<<20 {
-		return nil, fmt.Errorf("%w: --max-tokens %d; 1 to 1048576 are possible", errUsage, f.maxTokens)
+	if _, err := questionSeed(f.seed); err != nil {
+		return nil, err
 	}
 	if f.trunk != "" && !f.sound {
 		return nil, fmt.Errorf("%w: --trunk goes with --sound", errUsage)

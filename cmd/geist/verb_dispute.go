@@ -235,6 +235,13 @@ Exit code 0: whoever signed the receipt lied; 1: this proof does not show it.`,
 	text := c.Flags().String("id", "", "the model id that the receipt must be of (default: any)")
 	asJSON := jsonFlag(c)
 	c.RunE = func(_ *cobra.Command, args []string) error {
+		var given ghost.ID
+		if *text != "" {
+			var err error
+			if given, err = ghost.ParseID(*text); err != nil {
+				return fmt.Errorf("%w: --id: %w", errUsage, err)
+			}
+		}
 		fraud, err := readAtMost(args[0], audit.MaxFraudBytes)
 		if err != nil {
 			return err
@@ -253,9 +260,7 @@ Exit code 0: whoever signed the receipt lied; 1: this proof does not show it.`,
 		}
 		id := r.Model
 		if *text != "" {
-			if id, err = ghost.ParseID(*text); err != nil {
-				return fmt.Errorf("%w: %w", errUsage, err)
-			}
+			id = given
 		}
 		got, err := audit.VerifyFraud(id, r, fraud)
 		if err != nil {

@@ -44,6 +44,7 @@ func (r *reading) flags(c *cobra.Command) {
 	c.Flags().StringArrayVar(&r.relays, "relay", nil, "`URL` of a relay, ws:// or wss://; may be given again")
 	c.Flags().StringVar(&r.model, "model", "", "asks for this model only: its `id`, ghost1… or hex")
 	c.Flags().DurationVar(&r.wait, "timeout", 10*time.Second, "the longest to wait for a relay")
+	within(c, 0.001, 3600, "timeout")
 }
 
 // mostEvents is how many events of one kind are read from a relay.

@@ -101,6 +101,11 @@ input.`,
 		if b, err := hex.DecodeString(*sum); *sum != "" && (err != nil || len(b) != sha256.Size) {
 			return fmt.Errorf("%w: --sha256 %q is not 64 hexadecimal digits", errUsage, *sum)
 		}
+		if *name != "" {
+			if err := store.CheckName(*name); err != nil {
+				return fmt.Errorf("%w: --name: %w", errUsage, err)
+			}
+		}
 		var src store.Source
 		if args[0] == "-" {
 			if *name == "" {

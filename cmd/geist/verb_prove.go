@@ -182,6 +182,8 @@ func sizeFlags(c *cobra.Command) func(def audit.Size) (audit.Size, error) {
 	cells := c.Flags().Int("cells", 0, "cells to draw (default: what the run file says)")
 	tails := c.Flags().Int("tails", 0, "emitted tokens whose logits to check (default: what the run file says)")
 	full := c.Flags().Int("full", 0, "of those, tokens to choose again from all logits (default: what the run file says)")
+	within(c, 1, audit.MaxCells, "cells")
+	within(c, 0, audit.MaxTails, "tails", "full")
 	return func(def audit.Size) (audit.Size, error) {
 		for _, f := range []struct {
 			name string

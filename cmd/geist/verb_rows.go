@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -46,6 +47,9 @@ finished first. Rows are read from the model file.`,
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
+		if _, _, err := net.SplitHostPort(*addr); err != nil {
+			return fmt.Errorf("%w: --addr: %q is no address such as 127.0.0.1:4378: %w", errUsage, *addr, err)
+		}
 		o, err := v.openServed(ctx, args[0])
 		if err != nil {
 			return err
@@ -151,6 +155,11 @@ a server gave a wrong row or none.`,
 		case *nodes < 1 || *nodes > 1<<20:
 			return fmt.Errorf("%w: --nodes is %d; it must be between 1 and %d", errUsage, *nodes, 1<<20)
 		}
+		for _, s := range *servers {
+			if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+				return fmt.Errorf("%w: --server: %q is no http or https URL", errUsage, s)
+			}
+		}
 		g, err := v.ghostOrModel(cmd.Context(), args[0])
 		if err != nil {
 			return err
@@ -160,8 +169,8 @@ a server gave a wrong row or none.`,
 		}
 		var out []checkedServer
 		bad := false
-		for _, url := range *servers {
-			x, err := checkServer(g, url, *count, *nodes, *seed)
+		for _, server := range *servers {
+			x, err := checkServer(g, server, *count, *nodes, *seed)
 			if err != nil {
 				return err
 			}

@@ -303,6 +303,8 @@ New values leave the moments as they are. Gradients do not mix with the others.`
 	f.Float32Var(&a.Beta2, "beta2", 0.999, "decay of the second moment")
 	f.Float32Var(&a.Eps, "eps", 1e-8, "what is added to the root of the second moment")
 	f.Float32Var(&a.WeightDecay, "decay", 0, "decoupled weight decay")
+	within(c, 0, math.MaxFloat32, "lr", "eps", "decay")
+	within(c, 0, 1, "beta1", "beta2")
 	transition := f.String("transition", "", "write the transition, which others can verify, to this file")
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) (err error) {
@@ -395,7 +397,7 @@ func readUpdates(in io.Reader) ([]satRow, error) {
 		return nil, err
 	}
 	if len(rows) == 0 {
-		return nil, errors.New("no rows to change were given")
+		return nil, fmt.Errorf("%w: no rows to change were given", errUsage)
 	}
 	return rows, nil
 }
@@ -489,6 +491,10 @@ asked to drop the file from memory before each batch.`,
 	f.IntVar(&m.K, "k", 384, "rows in a batch")
 	f.IntVar(&m.Rounds, "rounds", 100, "batches of each kind")
 	f.IntVar(&m.Written, "written", 0, "rows written before; 0: 262144")
+	within(c, 1, 1<<18, "dim")
+	within(c, 1, 1<<20, "k")
+	within(c, 1, 1<<24, "rounds")
+	within(c, 0, 1<<32, "written")
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		m.Dir = os.TempDir()

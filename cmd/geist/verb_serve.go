@@ -41,6 +41,9 @@ Others reach --provide; --listen is for you. To serve beyond this machine give
 	sessions := c.Flags().Int("sessions", 4, "answers at once")
 	context := c.Flags().Int("context", 0, "tokens of prompt and answer together (0: the model's most, up to 8192)")
 	threads := c.Flags().Int("threads", 0, "threads to compute with (0: one for each processor)")
+	within(c, 1, 1024, "sessions")
+	within(c, 0, 1<<24, "context")
+	within(c, 0, 1024, "threads")
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		begin := v.now()
@@ -56,9 +59,6 @@ Others reach --provide; --listen is for you. To serve beyond this machine give
 		}
 		if o.Prompt, o.Answer, err = prices(*price); err != nil {
 			return err
-		}
-		if *sessions < 1 {
-			return fmt.Errorf("%w: --sessions %d; at least 1", errUsage, *sessions)
 		}
 		cfg.Models = []node.Offer{o}
 		if err := cfg.Check(); err != nil {

@@ -222,7 +222,7 @@ arithmetic, each text from its first token. The loss is in nats per token.`,
 		if err != nil {
 			return err
 		}
-		f, err := gguf.Open(args[0])
+		f, _, err := v.openModel(args[0])
 		if err != nil {
 			return err
 		}

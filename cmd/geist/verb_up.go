@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,10 +55,11 @@ and shows the answer, its price and what was checked. With --once it ends then.`
 	seed := c.Flags().String("seed", "", "an integer, so that the same question gets the same answer (random, if not given)")
 	asJSON := jsonFlag(c)
 	completeFlag(c, "model", []string{builtIn})
+	within(c, 1, 1<<20, "max-tokens")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		begin := v.now()
-		if *maxTokens < 1 || *maxTokens > 1<<20 {
-			return fmt.Errorf("%w: --max-tokens %d; 1 to 1048576 are possible", errUsage, *maxTokens)
+		if _, err := questionSeed(*seed); err != nil {
+			return err
 		}
 		if *once && *quiet {
 			return fmt.Errorf("%w: --once asks a question, --no-question does not; give one of them", errUsage)
@@ -223,6 +225,18 @@ func (a *asked) ready(begin, now time.Time) float64 {
 	return a.begun.Sub(begin).Seconds()
 }
 
+// questionSeed reads --seed; nil: it is not given.
+func questionSeed(text string) (*uint64, error) {
+	if text == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --seed %q is no integer from 0 to 2^64-1", errUsage, text)
+	}
+	return &n, nil
+}
+
 // An answerer is whom ask asks: the node of this process, or the one that runs
 // beside it.
 type answerer interface {
@@ -245,12 +259,9 @@ func (e *env) ask(ctx context.Context, n answerer, own ghost.Key, o *askOptions)
 	} else if q.Messages == nil {
 		q.Messages = []chat.Message{{Role: "user", Content: o.question}}
 	}
-	if o.seed != "" {
-		var s uint64
-		if _, err := fmt.Sscan(o.seed, &s); err != nil {
-			return nil, fmt.Errorf("%w: --seed %q is no integer", errUsage, o.seed)
-		}
-		q.Seed = &s
+	var err error
+	if q.Seed, err = questionSeed(o.seed); err != nil {
+		return nil, err
 	}
 	a := &asked{Question: o.question, begun: e.now()}
 	if o.show && !o.typed {

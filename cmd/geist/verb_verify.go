@@ -41,6 +41,7 @@ right.`,
 	modelRef := c.Flags().String("model", "", "with the tokenizer of this model, check also that the answer ended where the receipt says")
 	explain := c.Flags().Int("explain", -1, "picture this cell of the proof, from 0")
 	size := sizeFlags(c)
+	within(c, 0, audit.MaxCells-1, "explain")
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		runFile, err := readAtMost(args[0], audit.MaxRunBytes)

@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/market"
+	"github.com/geistnet/geist/internal/nostr"
 	"github.com/geistnet/geist/internal/pay"
 )
 
@@ -122,6 +124,19 @@ func (c *Config) Check() error {
 			return fmt.Errorf("aliases: %q=%q; an alias and the name of a model are wanted, both without @", alias, name)
 		}
 	}
+	for _, o := range c.Origins {
+		if u, err := url.Parse(o); o != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "") {
+			return fmt.Errorf("origins: %q is no origin such as https://chat.example, and not *", o)
+		}
+	}
+	for _, s := range c.Follows {
+		if _, err := nostr.ParsePublic(s); err != nil {
+			return fmt.Errorf("follows: %w", err)
+		}
+	}
+	if _, err := c.trusted(); err != nil {
+		return err
+	}
 	if c.Provide != "" {
 		loopback, err := isLoopback(c.Provide)
 		if err != nil {
@@ -154,6 +169,9 @@ func (c *Config) Check() error {
 		if m.Model == "" {
 			return errors.New("models: a model without a name")
 		}
+		if u, err := url.Parse(m.Upstream); m.Upstream != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			return fmt.Errorf("models: the upstream %q of %s is no http or https URL", m.Upstream, m.Model)
+		}
 		if m.Prompt < 0 || m.Answer < 0 {
 			return fmt.Errorf("models: %s has a negative price", m.Model)
 		}
@@ -185,6 +203,25 @@ func (c *Config) Check() error {
 		return fmt.Errorf("log_format: %q is neither text nor json", c.LogFormat)
 	}
 	return nil
+}
+
+// trusted is Trust by key. A key may be written as npub1… and in hex, but once.
+func (c *Config) trusted() (map[ghost.Key]pay.MilliSat, error) {
+	out := map[ghost.Key]pay.MilliSat{}
+	for s, m := range c.Trust {
+		k, err := nostr.ParsePublic(s)
+		if err != nil {
+			return nil, fmt.Errorf("trust_msat: %w", err)
+		}
+		if !m.Valid() {
+			return nil, fmt.Errorf("trust_msat: %d for %s is no amount", m, s)
+		}
+		if _, again := out[k]; again {
+			return nil, fmt.Errorf("trust_msat: %s stands there twice, as npub1… and in hex", nostr.PublicText(k))
+		}
+		out[k] = m
+	}
+	return out, nil
 }
 
 // isLoopback tells whether an address can be reached from this machine only.

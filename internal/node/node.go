@@ -392,13 +392,9 @@ func (n *Node) openProvider(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	trust := map[ghost.Key]pay.MilliSat{}
-	for s, m := range n.cfg.Trust {
-		k, err := nostr.ParsePublic(s)
-		if err != nil || !m.Valid() {
-			return fmt.Errorf("trust: %q, %d msat: %w", s, m, err)
-		}
-		trust[k] = m
+	trust, err := n.cfg.trusted()
+	if err != nil {
+		return err
 	}
 	own, err := AskerSecret(n.parts.Secret).Public()
 	if err != nil {
