@@ -63,6 +63,12 @@ func TestChatBeside(t *testing.T) {
 	if code != exitOK {
 		t.Fatal(errs)
 	}
+	if far.Npub != status.Provider || far.Provider != status.Key {
+		t.Errorf("the provider is %q and %q, want %q and %q", far.Npub, far.Provider, status.Provider, status.Key)
+	}
+	if _, text, _, _ := chatIn(t, away, "--relay", status.Relay, gooseQuestion); !strings.Contains(text, "from      "+status.Provider+"\n") || strings.Contains(text, status.Key) {
+		t.Errorf("the provider's key as people know it, %s, is not in %s", status.Provider, text)
+	}
 	near, _, code, errs := chatIn(t, home, "--json", gooseQuestion)
 	if code != exitOK || !strings.Contains(errs, "a geist is running with the same state: asking it, at http://127.0.0.1:") {
 		t.Fatalf("exit code %d: %s", code, errs)
@@ -73,7 +79,7 @@ func TestChatBeside(t *testing.T) {
 	if near.Verdict == nil || !near.Verdict.Accepted || near.Verified != "audit" || near.Verdict.Grade != far.Verdict.Grade {
 		t.Errorf("verdict %+v, reached %q", near.Verdict, near.Verified)
 	}
-	if _, text, code, errs := chatIn(t, home, "--relay", status.Relay, gooseQuestion); code != exitOK || !strings.Contains(text, far.Answer) || !strings.Contains(text, "(this machine, asked as any other)") {
+	if _, text, code, errs := chatIn(t, home, "--relay", status.Relay, gooseQuestion); code != exitOK || !strings.Contains(text, far.Answer) || !strings.Contains(text, status.Provider+" (this machine, asked as any other)") {
 		t.Errorf("exit code %d, %s: %s", code, errs, text)
 	}
 	if _, text, code, errs := chatIn(t, home, "--sound", gooseQuestion); code != exitOK || !strings.Contains(text, "ghost-sound: the trunk was computed here, ") || !strings.Contains(text, far.Answer) {

@@ -18,6 +18,7 @@ import (
 	"github.com/geistnet/geist/internal/engine"
 	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/model"
+	"github.com/geistnet/geist/internal/nostr"
 	"github.com/geistnet/geist/internal/prove"
 )
 
@@ -77,7 +78,8 @@ type disputed struct {
 	Fraud      string   `json:"fraud,omitempty"` // path
 	FraudBytes int      `json:"fraud_bytes,omitempty"`
 	Conviction string   `json:"conviction,omitempty"`
-	Providers  []string `json:"providers"`
+	Providers  []string `json:"providers"` // hex
+	Npubs      []string `json:"npubs"`
 }
 
 func (d *disputed) write(o console.Out, paths []string) error {
@@ -87,7 +89,7 @@ func (d *disputed) write(o console.Out, paths []string) error {
 		if !d.Right[i] {
 			word = "signed another trace than the model's"
 		}
-		fmt.Fprintf(w, "%s: %s %s\n", console.Clean(path), d.Providers[i], word)
+		fmt.Fprintf(w, "%s: %s %s\n", console.Clean(path), d.Npubs[i], word)
 	}
 	if d.Fraud == "" {
 		return nil
@@ -163,7 +165,7 @@ func (v verbs) dispute(ctx context.Context, files [2]*audit.RunFile, paths []str
 	guilty := -1
 	for i, f := range files {
 		d.Right = append(d.Right, f.Receipt.Trace == run.Trace)
-		d.Providers = append(d.Providers, f.Receipt.Provider.String())
+		d.Providers, d.Npubs = append(d.Providers, f.Receipt.Provider.String()), append(d.Npubs, nostr.PublicText(f.Receipt.Provider))
 		if !d.Right[i] {
 			guilty = i
 		}
@@ -205,8 +207,13 @@ func (v verbs) dispute(ctx context.Context, files [2]*audit.RunFile, paths []str
 		out = strings.TrimSuffix(paths[guilty], filepath.Ext(paths[guilty])) + ".fraud"
 	}
 	d.Place, d.Rounds, d.Bytes = o.Place.String(), o.Rounds, o.Bytes
-	d.Fraud, d.FraudBytes, d.Conviction = out, len(o.Fraud), o.Conviction.String()
+	d.Fraud, d.FraudBytes, d.Conviction = out, len(o.Fraud), convicted(o.Conviction)
 	return d, replace(out, o.Fraud, 0o644)
+}
+
+// convicted says what a fraud proof shows, with the key as people know it.
+func convicted(c *audit.Conviction) string {
+	return strings.ReplaceAll(c.String(), c.Provider.String(), nostr.PublicText(c.Provider))
 }
 
 // alike reports whether two models have traces of one shape.
@@ -267,10 +274,10 @@ Exit code 0: whoever signed the receipt lied; 1: this proof does not show it.`,
 			return fmt.Errorf("%s convicts nobody: %w", args[0], err)
 		}
 		if *asJSON {
-			return v.out.JSON(map[string]any{"provider": got.Provider.String(), "model": id.String(), "receipt": r.ID().String(), "relation": got.Claim.Relation.String(),
-				"position": got.Claim.Position, "layer": got.Claim.Layer, "bytes": got.Bytes, "says": got.String()})
+			return v.out.JSON(map[string]any{"provider": got.Provider.String(), "npub": nostr.PublicText(got.Provider), "model": id.String(), "receipt": r.ID().String(), "relation": got.Claim.Relation.String(),
+				"position": got.Claim.Position, "layer": got.Claim.Layer, "bytes": got.Bytes, "says": convicted(got)})
 		}
-		_, err = fmt.Fprintf(v.out.W, "%v\nmodel %v, receipt %v\n", got, id, r.ID())
+		_, err = fmt.Fprintf(v.out.W, "%s\nmodel %v, receipt %v\n", convicted(got), id, r.ID())
 		return err
 	}
 	return c

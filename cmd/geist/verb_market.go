@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,7 +155,8 @@ type askJSON struct {
 
 type refusedJSON struct {
 	ID     string        `json:"id"`
-	By     string        `json:"by"`
+	By     string        `json:"by"` // hex
+	Npub   string        `json:"npub"`
 	Reason market.Reason `json:"reason"`
 	Detail string        `json:"detail"`
 }
@@ -178,7 +180,7 @@ func (v verbs) marketAsks() *cobra.Command {
 			out.Asks = append(out.Asks, askJSON{fmt.Sprintf("%x", a.ID[:]), a.Provider.String(), nostr.PublicText(a.Provider), a.Model.String(), a})
 		}
 		for _, x := range f.refused {
-			out.Refused = append(out.Refused, refusedJSON{fmt.Sprintf("%x", x.Event[:]), x.By.Hex(), x.Why.Reason, x.Why.Detail})
+			out.Refused = append(out.Refused, refusedJSON{fmt.Sprintf("%x", x.Event[:]), x.By.Hex(), npub(x.By.Hex()), x.Why.Reason, x.Why.Detail})
 		}
 		if *asJSON {
 			return v.out.JSON(out)
@@ -192,11 +194,22 @@ func (v verbs) marketAsks() *cobra.Command {
 			return err
 		}
 		for _, x := range out.Refused {
-			fmt.Fprintf(v.err.W, "refused %s: %s: %s\n", x.ID[:16], x.Reason, console.Clean(x.Detail))
+			fmt.Fprintf(v.err.W, "refused %s of %s: %s: %s\n", x.ID[:16], x.Npub, x.Reason, console.Clean(x.Detail))
 		}
 		return nil
 	}
 	return c
+}
+
+// smallest is the least context among a provider's asks, in tokens.
+func smallest(asks []*market.Ask, provider ghost.Key) int {
+	least := math.MaxInt
+	for _, a := range asks {
+		if a.Provider == provider {
+			least = min(least, a.Context)
+		}
+	}
+	return least
 }
 
 func (v verbs) marketWhy() *cobra.Command {
@@ -210,8 +223,8 @@ Reviews count by whom this node's key follows.`,
 	}
 	r := &reading{}
 	r.flags(c)
-	input := c.Flags().Int("input", 500, "tokens of the prompt")
-	output := c.Flags().Int("output", 500, "most tokens of the answer")
+	input := c.Flags().Int("input", 256, "tokens of the prompt (less, if not given, where the provider's contexts are smaller)")
+	output := c.Flags().Int("output", 256, "most tokens of the answer (the same)")
 	prefs := c.Flags().String("provider", "", `the request's "provider" object, as `+"`JSON`")
 	asJSON := jsonFlag(c)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -233,6 +246,11 @@ Reviews count by whom this node's key follows.`,
 		provider, err := market.FindProvider(f.asks, args[0])
 		if err != nil {
 			return err
+		}
+		// What nobody asked for shall not be too large for the answer to tell something.
+		room := smallest(f.asks, provider)
+		if !cmd.Flags().Changed("input") && !cmd.Flags().Changed("output") {
+			w.InputTokens, w.OutputTokens = min(w.InputTokens, room/2), min(w.OutputTokens, room/2)
 		}
 		ev, err := v.evidence(cmd.Context(), f)
 		if err != nil {

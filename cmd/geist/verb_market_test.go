@@ -51,7 +51,7 @@ func TestMarket(t *testing.T) {
 	}
 	var keys []ghost.Key
 	for n := byte(1); n <= 3; n++ {
-		a := market.Ask{Name: "chat", Created: now.Unix(), Expires: now.Unix() + 60, Model: ghost.ID{n / 3}, ModelName: "tiny", Quant: "q8_0", Context: 2048,
+		a := market.Ask{Name: "chat", Created: now.Unix(), Expires: now.Unix() + 60, Model: ghost.ID{n / 3}, ModelName: "tiny", Quant: "q8_0", Context: 400,
 			Input: market.PerToken(int64(n)), Output: market.PerToken(1), Capacity: 1, Endpoints: []string{"http://x.example"}, Rails: []string{"credit"}, Grade: ghost.GhostAudited}
 		e, err := a.Event(kinds)
 		send(ghost.Secret{31: n}, e, err)
@@ -89,7 +89,7 @@ func TestMarket(t *testing.T) {
 
 	out, errs := geist(exitOK, "market", "asks")
 	contains(out, "PROVIDER", nostr.PublicText(keys[0])[:16], "http://x.example")
-	contains(errs, "refused", "missing-tag")
+	contains(errs, "refused", " of npub1", "missing-tag")
 	out, _ = geist(exitOK, "market", "asks", "--json", "--relay", relay)
 	var list struct {
 		Asks    []struct{ Provider, Model string }
@@ -99,7 +99,7 @@ func TestMarket(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	out, _ = geist(exitOK, "market", "asks", "--model", ghost.ID{1}.String(), "--json")
-	if strings.Count(out, `"npub"`) != 1 {
+	if strings.Count(out, `"model_name"`) != 1 {
 		t.Errorf("asks of one model:\n%s", out)
 	}
 
@@ -109,6 +109,10 @@ func TestMarket(t *testing.T) {
 	contains(out, "newcomer: evidence of 0.0 requests")
 	out, _ = geist(exitOK, "market", "why", keys[0].String()[:10], "--provider", fmt.Sprintf(`{"ignore":[%q]}`, keys[0].String()[:8]), "--json")
 	contains(out, `"reason": "in-ignore"`, `"place": 0`)
+
+	// A request that nobody gave fits; one that is given is taken as it is.
+	out, _ = geist(exitOK, "market", "why", keys[1].String(), "--input", "256")
+	contains(out, "excluded: context-too-small")
 
 	geist(exitUsage, "market", "why", keys[0].String(), "--provider", `{"sort":"speed"}`)
 	geist(exitUsage, "market", "why", keys[0].String(), "--input", "-1")

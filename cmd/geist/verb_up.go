@@ -20,7 +20,6 @@ import (
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/dialog"
 	"github.com/geistnet/geist/internal/node"
-	"github.com/geistnet/geist/internal/nostr"
 )
 
 // firstQuestion is what "geist up" asks.
@@ -201,7 +200,8 @@ type asked struct {
 	Answer    string         `json:"answer"`
 	Model     string         `json:"model"`
 	ModelID   string         `json:"model_id"`
-	Provider  string         `json:"provider"`
+	Provider  string         `json:"provider"` // hex
+	Npub      string         `json:"npub,omitempty"`
 	Prompt    int            `json:"prompt_tokens"`
 	Tokens    int            `json:"answer_tokens"`
 	CostMsat  int64          `json:"cost_msat"`
@@ -299,6 +299,7 @@ func (e *env) ask(ctx context.Context, n answerer, own ghost.Key, o *askOptions)
 	s, served := x.Summary(), x.Served()
 	a.Answer, a.Model, a.ModelID, a.Provider = text.String(), served.Model, served.ModelID, served.Provider
 	a.Prompt, a.Tokens, a.CostMsat, a.Receipt, a.Grade, a.Verified = s.Usage.Prompt, s.Usage.Answer, s.Cost, s.ID, s.Grade, string(s.Verified)
+	a.Npub = npub(a.Provider)
 	a.Verdict = n.Verdict(s.ID)
 	if !first.IsZero() {
 		a.FirstS, a.TTFT = first.Sub(o.began).Seconds(), first.Sub(a.begun).Seconds()
@@ -315,9 +316,9 @@ func (e *env) ask(ctx context.Context, n answerer, own ghost.Key, o *askOptions)
 
 // account says who answered, for how much, and what was checked.
 func (e *env) account(a *asked, own ghost.Key) {
-	who := a.Provider
-	if who == own.String() {
-		who = nostr.PublicText(own) + " (this machine, asked as any other)"
+	who := a.Npub
+	if a.Provider == own.String() {
+		who += " (this machine, asked as any other)"
 	}
 	fmt.Fprintf(e.out.W, "\n\n  from      %s\n  model     %s %s\n  price     %s for %d prompt and %d answer tokens\n", console.Clean(who), console.Clean(a.Model), a.ModelID, sats(a.CostMsat), a.Prompt, a.Tokens)
 	fmt.Fprintf(e.out.W, "  verdict   %s\n", verdictLine(a))

@@ -13,6 +13,7 @@ import (
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/console"
 	"github.com/geistnet/geist/internal/hashmany"
+	"github.com/geistnet/geist/internal/nostr"
 	"github.com/geistnet/geist/internal/prove"
 	"github.com/geistnet/geist/internal/tokenizer"
 )
@@ -98,8 +99,9 @@ right.`,
 		if *asJSON {
 			err = v.out.JSON(struct {
 				*audit.Verdict
+				Npub        string             `json:"npub,omitempty"` // of the provider
 				Explanation *audit.Explanation `json:"explanation,omitempty"`
-			}{verdict, picture})
+			}{verdict, npub(verdict.Provider), picture})
 		} else {
 			err = writeVerdict(v.out.W, verdict, took.Seconds()*1e3)
 			if err == nil && picture != nil {
@@ -135,6 +137,15 @@ func (e *env) ghostWithID(ctx context.Context, id ghost.ID) ([]byte, error) {
 	return nil, fmt.Errorf("the store has no Ghost file of model %v; give it with --ghost", id)
 }
 
+// npub is a key in hex as people know it; what is no key stays.
+func npub(hex string) string {
+	k, err := nostr.ParsePublic(hex)
+	if err != nil {
+		return hex
+	}
+	return nostr.PublicText(k)
+}
+
 // writeVerdict says it to a person.
 func writeVerdict(w io.Writer, v *audit.Verdict, ms float64) error {
 	var b strings.Builder
@@ -145,7 +156,7 @@ func writeVerdict(w io.Writer, v *audit.Verdict, ms float64) error {
 	}
 	if v.Model != "" {
 		fmt.Fprintf(&b, "\nmodel     %s %s\nprovider  %s\nreceipt   %s, signed %s\nanswer    %d tokens to a prompt of %d; ended by %s\n",
-			v.Model, console.Clean(v.ModelName), v.Provider, v.Receipt, v.Signed, v.AnswerTokens, v.PromptTokens, v.Finish)
+			v.Model, console.Clean(v.ModelName), npub(v.Provider), v.Receipt, v.Signed, v.AnswerTokens, v.PromptTokens, v.Finish)
 	}
 	list := func(title string, lines []string) {
 		if len(lines) > 0 {

@@ -165,7 +165,9 @@ type peerJSON struct {
 	Npub    string         `json:"npub"`
 	Role    string         `json:"role"`         // of the peer: "provider", "client"
 	Balance pay.MilliSat   `json:"balance_msat"` // what the peer owes this node; negative: the other way round
-	Room    pay.MilliSat   `json:"room_msat"`    // how much more the peer may come to owe
+	Room    pay.MilliSat   `json:"room_msat"`    // how much more the peer may come to owe this node
+	Left    pay.MilliSat   `json:"left_msat"`    // of a client the same; of a provider how much more this node may come to owe it
+	Own     bool           `json:"own"`          // this node itself, as which it asks or answers: without limits
 	State   *pay.Statement `json:"statement,omitempty"`
 }
 
@@ -188,6 +190,7 @@ func (n *Node) balances() (in, out pay.MilliSat) {
 
 func (n *Node) getWallet(w http.ResponseWriter, _ *http.Request) {
 	peers := []peerJSON{}
+	own := n.Key()
 	for _, c := range []struct {
 		credit *pay.Credit
 		role   string
@@ -196,7 +199,16 @@ func (n *Node) getWallet(w http.ResponseWriter, _ *http.Request) {
 			continue
 		}
 		for _, k := range c.credit.Peers() {
-			peers = append(peers, peerJSON{Key: k.String(), Npub: nostr.PublicText(k), Role: c.role, Balance: c.credit.Balance(k), Room: c.credit.Room(k)})
+			p := peerJSON{Key: k.String(), Npub: nostr.PublicText(k), Role: c.role, Balance: c.credit.Balance(k), Room: c.credit.Room(k), Own: k == own || k == n.asker.Key()}
+			switch {
+			case p.Own:
+				p.Left = ownLimit
+			case c.role == "client":
+				p.Left = max(0, p.Room)
+			default:
+				p.Left = max(0, n.cfg.Debt+p.Balance)
+			}
+			peers = append(peers, p)
 		}
 	}
 	in, out := n.balances()

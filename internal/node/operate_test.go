@@ -21,6 +21,7 @@ import (
 
 	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/author"
+	"github.com/geistnet/geist/internal/nostr"
 	"github.com/geistnet/geist/internal/store"
 	"github.com/geistnet/geist/internal/tales"
 )
@@ -46,6 +47,12 @@ func (l *safeLog) String() string {
 // running starts a node with the built-in model that logs everything.
 func running(t *testing.T, change func(*Config)) (*Node, *safeLog) {
 	t.Helper()
+	return runningAs(t, "a secret key that is for tests..", change)
+}
+
+// runningAs is running with a secret key of 32 characters.
+func runningAs(t *testing.T, key string, change func(*Config)) (*Node, *safeLog) {
+	t.Helper()
 	c := Default(filepath.Join(t.TempDir(), "node"))
 	c.Listen, c.Provide = "127.0.0.1:0", "127.0.0.1:0"
 	c.Models = []Offer{{Model: "tales", Prompt: 5_000_000, Answer: 20_000_000}}
@@ -54,7 +61,7 @@ func running(t *testing.T, change func(*Config)) (*Node, *safeLog) {
 	}
 	log := &safeLog{}
 	var secret ghost.Secret
-	copy(secret[:], "a secret key that is for tests..")
+	copy(secret[:], key)
 	n, err := Start(t.Context(), c, Parts{Secret: secret, Version: "test", Log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Open: func(ctx context.Context, ref string) (*Opened, error) {
 			f, err := tales.Open()
@@ -307,4 +314,51 @@ func waitUntil(t *testing.T, f func() bool) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatal("it did not come")
+}
+
+// TestWalletLeft: the wallet says of a client how much more it may come to owe, of a
+// provider how much more this node may, and of this node itself that nothing limits it.
+func TestWalletLeft(t *testing.T) {
+	n, _ := running(t, nil)
+	askOnce(t, n, "")
+	wallet := func() map[string]peerJSON {
+		_, text := fetch(t, "GET", n.URL()+"/geist/v1/wallet", "", "")
+		var w struct{ Peers []peerJSON }
+		if err := json.Unmarshal([]byte(text), &w); err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]peerJSON{}
+		for _, p := range w.Peers {
+			out[p.Role+p.Key] = p
+		}
+		return out
+	}
+	own := wallet()
+	if len(own) != 2 {
+		t.Fatalf("%+v", own)
+	}
+	for _, p := range own {
+		if !p.Own || p.Left != ownLimit {
+			t.Errorf("%+v", p)
+		}
+	}
+	// Another node asks this one.
+	away, _ := runningAs(t, "another key that is for tests...", func(c *Config) {
+		c.Relays, c.Models, c.Provide, c.Relay = []string{n.RelayURL()}, nil, "", false
+		c.Debt = 100_000
+	})
+	waitUntil(t, func() bool { return len(away.view.Asks()) > 0 })
+	askOnce(t, away, "")
+	_, text := fetch(t, "GET", away.URL()+"/geist/v1/wallet", "", "")
+	var w struct{ Peers []peerJSON }
+	if err := json.Unmarshal([]byte(text), &w); err != nil || len(w.Peers) != 1 {
+		t.Fatalf("%v: %s", err, text)
+	}
+	if p := w.Peers[0]; p.Own || p.Role != "provider" || p.Balance >= 0 || p.Left != 100_000+p.Balance || p.Npub != nostr.PublicText(n.Key()) {
+		t.Errorf("a provider: %+v", p)
+	}
+	asks := "client" + away.asker.Key().String()
+	if p := wallet()[asks]; p.Own || p.Balance <= 0 || p.Left != p.Room || p.Left >= n.cfg.Credit {
+		t.Errorf("a client: %+v", p)
+	}
 }

@@ -2,7 +2,7 @@
 import { get, send, stream } from "./api.js";
 import { badge } from "./badge.js";
 import { field, h, notice, problem, select } from "./dom.js";
-import { count, msat, perToken, short } from "./format.js";
+import { count, msat, npub, perToken, short } from "./format.js";
 
 const talkName = "geist.conversation";
 const wishName = "geist.wish";
@@ -61,7 +61,7 @@ export async function chat(box, { gone }) {
     const at = h("span", {}, badge(a, m.verdict));
     const parts = [h("span", { class: "price", title: "what this answer cost" }, msat(a.cost_msat))];
     if (m.usage) parts.push(h("span", {}, `${count(m.usage.prompt_tokens)} + ${count(m.usage.completion_tokens)} tokens`));
-    parts.push(h("span", { title: a.provider }, `by ${short(a.provider)}`));
+    parts.push(h("span", { title: npub(a.provider) }, `by ${short(npub(a.provider), 14)}`));
     if (m.model) parts.push(h("span", {}, m.model));
     const checkable = a.receipt && a.grade !== "reputation";
     if (checkable) parts.push(h("a", { href: "#/proof/" + a.receipt }, a.verified === "audit" || a.verified === "replicate" ? "Check the proof" : "Demand a proof"));

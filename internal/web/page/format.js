@@ -18,6 +18,30 @@ export const plural = (n, one, many = one + "s") => `${number.format(n)} ${n ===
 
 export const short = (key, n = 8) => (key.length > n + 5 ? `${key.slice(0, n)}…${key.slice(-4)}` : key);
 
+/** npub writes a public key, 64 hex digits, as people know it: bech32 of NIP-19. What is no key stays. */
+export function npub(key) {
+  if (!/^[0-9a-f]{64}$/.test(key ?? "")) return key;
+  const letters = "qpzry9x8gf2tvdw0s3jn54khce6mua7l";
+  const words = [];
+  let bits = 0;
+  let held = 0;
+  for (let i = 0; i < 64; i += 2) {
+    held = (held << 8) | parseInt(key.slice(i, i + 2), 16);
+    for (bits += 8; bits >= 5; bits -= 5) words.push((held >> (bits - 5)) & 31);
+    held &= (1 << bits) - 1;
+  }
+  if (bits) words.push((held << (5 - bits)) & 31);
+  let sum = 1;
+  const head = [..."npub"].map((c) => c.charCodeAt(0));
+  for (const v of [...head.map((c) => c >> 5), 0, ...head.map((c) => c & 31), ...words, 0, 0, 0, 0, 0, 0]) {
+    const top = sum >>> 25;
+    sum = ((sum & 0x1ffffff) << 5) ^ v;
+    [0x3b6a57b2, 0x26508e6d, 0x1ea119fa, 0x3d4233dd, 0x2a1462b3].forEach((g, i) => (top >> i) & 1 && (sum ^= g));
+  }
+  for (let i = 0; i < 6; i++) words.push(((sum ^ 1) >> (5 * (5 - i))) & 31);
+  return "npub1" + words.map((w) => letters[w]).join("");
+}
+
 export const bytes = (n) => (n < 10000 ? `${number.format(n)} bytes` : n < 1e7 ? `${number.format(Math.round(n / 1000))} kB` : `${fine.format(n / 1e6)} MB`);
 
 export function when(ms) {

@@ -3,7 +3,7 @@
 import { bytesOf, get, send } from "./api.js";
 import { words } from "./badge.js";
 import { field, h, notice, problem, show as put } from "./dom.js";
-import { bytes, chance, count, msat, plural, short, when } from "./format.js";
+import { bytes, chance, count, msat, npub, plural, short, when } from "./format.js";
 import { draw, story } from "./picture.js";
 import { headBytes, tamper } from "./tamper.js";
 import { hash, locate, verify } from "./verifier.js";
@@ -218,7 +218,7 @@ export async function proof(box, { args, gone }) {
     result.replaceChildren(
       form.el,
       h("section", { "aria-label": "Picture" }, h("div", { class: "row between" }, h("h2", {}, "From a row to the root"), h("div", { class: "stepper" }, h("button", { onclick: step(-1), "aria-label": "Previous cell" }, "←"), field("Cell", cell), h("button", { onclick: step(1), "aria-label": "Next cell" }, "→"))), about, frame, way),
-      h("section", {}, h("h2", {}, "The receipt"),h("dl", { class: "facts receipt" }, fact("Model", v.model_name, v.model), fact("Signed", when(Date.parse(v.signed))), fact("Provider", short(v.provider, 12), v.provider), fact("Tokens", `${count(v.prompt_tokens)} + ${count(v.answer_tokens)}`), fact("Price", msat(v.price_msat)), fact("Receipt", short(v.receipt, 12), v.receipt), fact("Drawn from", `${count(v.positions)} positions × ${count(v.layers)} layers`), fact("Proof", `${bytes(v.proof_bytes)}, ${bytes(v.bytes.rows)} of it weights`))),
+      h("section", {}, h("h2", {}, "The receipt"),h("dl", { class: "facts receipt" }, fact("Model", v.model_name, v.model), fact("Signed", when(Date.parse(v.signed))), fact("Provider", short(npub(v.provider), 14), npub(v.provider)), fact("Tokens", `${count(v.prompt_tokens)} + ${count(v.answer_tokens)}`), fact("Price", msat(v.price_msat)), fact("Receipt", short(v.receipt, 12), v.receipt), fact("Drawn from", `${count(v.positions)} positions × ${count(v.layers)} layers`), fact("Proof", `${bytes(v.proof_bytes)}, ${bytes(v.bytes.rows)} of it weights`))),
       h("section", {}, h("h2", {}, "What was checked"), sentences(v.checked), h("h2", {}, "What was not"), sentences(v.not_checked)),
       h("section", {}, h("h2", {}, "How likely a forgery would have been missed"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Odds" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "If"), h("th", { scope: "col", class: "num" }, "missed"))), h("tbody", {}, v.odds.map((o) => h("tr", {}, h("td", {}, o.if), h("td", { class: "num" }, chance(o.missed)))))))),
       h("p", { class: "note" }, "Check it elsewhere with “geist verify”: ", ["run", "ghost", "proof"].flatMap((k) => [save(k, files[k]), " "])),

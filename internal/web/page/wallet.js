@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { badge } from "./badge.js";
 import { h, notice } from "./dom.js";
-import { count, msat, short, when } from "./format.js";
+import { count, msat, npub, short, when } from "./format.js";
 
 const columns = ["at", "model", "model_id", "provider", "phase", "code", "prompt_tokens", "answer_tokens", "paid_msat", "rail", "receipt", "grade", "verified", "verdict"];
 
@@ -36,10 +36,10 @@ export async function wallet(box, { gone }) {
     const tile = (name, value, note) => h("div", { class: "tile" }, h("dt", {}, name), h("dd", {}, h("b", {}, value), h("small", {}, note)));
     const td = (c, ...v) => h("td", { class: c }, ...v);
     const peers = w.peers.map((p) =>
-      h("tr", {}, h("th", { scope: "row", title: p.npub }, short(p.npub, 14)), td("", p.role === "provider" ? "answers you" : "asks you"), td("num", p.balance_msat === 0 ? "even" : p.balance_msat > 0 ? `owes you ${msat(p.balance_msat)}` : `you owe ${msat(-p.balance_msat)}`), td("num", msat(p.room_msat))),
+      h("tr", {}, h("th", { scope: "row", title: p.npub }, short(p.npub, 14)), td("", p.role === "provider" ? "answers you" : "asks you"), td("num", p.balance_msat === 0 ? "even" : p.balance_msat > 0 ? `owes you ${msat(p.balance_msat)}` : `you owe ${msat(-p.balance_msat)}`), td("num", p.own ? "no limit: this node itself" : p.role === "provider" ? `you may owe it ${msat(p.left_msat)} more` : `may owe you ${msat(p.left_msat)} more`)),
     );
     const ledger = w.ledger.map((e) =>
-      h("tr", {}, td("", when(e.at)), td("", e.model), td("", h("span", { title: e.provider }, short(e.provider))), td("num", `${count(e.prompt_tokens)} + ${count(e.answer_tokens)}`), td("num", msat(e.paid_msat)), td("", e.phase === "failed" ? h("span", { class: "badge bad", title: e.message }, `failed: ${e.code}`) : badge(e)), td("", e.receipt ? h("a", { href: "#/proof/" + e.receipt, "aria-label": "Proof of the answer of " + when(e.at) }, "Proof") : "")),
+      h("tr", {}, td("", when(e.at)), td("", e.model), td("", h("span", { title: npub(e.provider) }, short(npub(e.provider), 14))), td("num", `${count(e.prompt_tokens)} + ${count(e.answer_tokens)}`), td("num", msat(e.paid_msat)), td("", e.phase === "failed" ? h("span", { class: "badge bad", title: e.message }, `failed: ${e.code}`) : badge(e)), td("", e.receipt ? h("a", { href: "#/proof/" + e.receipt, "aria-label": "Proof of the answer of " + when(e.at) }, "Proof") : "")),
     );
     body.replaceChildren(
       h("p", { class: "lead" }, "Balances are credit: numbers that both sides have signed, within limits that each has set. No bitcoin is moved and no custody is taken."),
@@ -47,7 +47,7 @@ export async function wallet(box, { gone }) {
       h("h2", {}, "Limits"),
       h("dl", { class: "plain" }, [["One request may cost", w.per_request_msat], ["You may owe one provider", w.debt_msat], ["A client may owe you", w.credit_msat]].map(([k, v]) => h("div", {}, h("dt", {}, k), h("dd", {}, msat(v))))),
       h("h2", {}, "Balances"),
-      peers.length ? table("Balances by peer", [["Peer"], ["Role"], ["Balance", "num"], ["Room left", "num"]], peers) : notice("plain", "No balances yet", "They begin with the first answer that you pay for, or are paid for."),
+      peers.length ? table("Balances by peer", [["Peer"], ["Role"], ["Balance", "num"], ["Before its limit", "num"]], peers) : notice("plain", "No balances yet", "They begin with the first answer that you pay for, or are paid for."),
       h("div", { class: "row between" }, h("h2", {}, "What answers cost"), w.ledger.length ? h("button", { onclick: () => download(w.ledger) }, "Download CSV") : undefined),
       ledger.length ? table("What answers cost", [["When"], ["Model"], ["Provider"], ["Tokens", "num"], ["Paid", "num"], ["Checked"], ["Proof"]], ledger) : notice("plain", "Nothing was asked yet", h("p", {}, h("a", { href: "#/chat" }, "Ask something"))),
     );
