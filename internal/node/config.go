@@ -46,6 +46,10 @@ type Config struct {
 	Credit pay.MilliSat            `json:"credit_msat"`
 	Trust  map[string]pay.MilliSat `json:"trust_msat,omitempty"`
 	Debt   pay.MilliSat            `json:"debt_msat"`
+	// JobsPerClient is how many jobs one client may have here, waiting and running;
+	// JobsWaiting how many of all may wait for a place. More are refused for now.
+	JobsPerClient int `json:"jobs_per_client"`
+	JobsWaiting   int `json:"jobs_waiting"`
 	// Spend is the most that one request may cost.
 	Spend pay.MilliSat `json:"spend_msat"`
 	// Verify is how answers are checked if a request does not say.
@@ -74,6 +78,10 @@ type Offer struct {
 	Threads     int          `json:"threads,omitempty"`
 }
 
+// maxJobs bounds the jobs that may be here at once: each that waits takes some
+// hundred kilobytes.
+const maxJobs = 1 << 16
+
 // Ports of a node, beside Ollama's 11434.
 const (
 	DefaultListen  = "127.0.0.1:11435"
@@ -83,7 +91,7 @@ const (
 // Default is a node that asks, provides nothing yet, and stays on this machine.
 func Default(dir string) Config {
 	return Config{Dir: dir, Listen: DefaultListen, Provide: DefaultProvide, Relay: true,
-		Credit: 1_000_000, Debt: 10_000_000, Spend: 1_000_000, Verify: "audit", LogLevel: "info"}
+		Credit: 1_000_000, Debt: 10_000_000, JobsPerClient: 8, JobsWaiting: 64, Spend: 1_000_000, Verify: "audit", LogLevel: "info"}
 }
 
 // DefaultDir is where a node keeps its state: GEIST_HOME, else the user's data
@@ -190,6 +198,14 @@ func (c *Config) Check() error {
 	}{{"credit_msat", c.Credit}, {"debt_msat", c.Debt}, {"spend_msat", c.Spend}} {
 		if !v.msat.Valid() {
 			return fmt.Errorf("%s: %d is no amount", v.name, v.msat)
+		}
+	}
+	for _, v := range []struct {
+		name string
+		n    int
+	}{{"jobs_per_client", c.JobsPerClient}, {"jobs_waiting", c.JobsWaiting}} {
+		if v.n < 1 || v.n > maxJobs {
+			return fmt.Errorf("%s: %d; 1 to %d are possible", v.name, v.n, maxJobs)
 		}
 	}
 	switch strings.ToLower(c.LogLevel) {

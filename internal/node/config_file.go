@@ -250,7 +250,7 @@ func (c *Config) ReadEnv(getenv func(string) string, from Origins) error {
 				return fmt.Errorf("%s: %q is neither true nor false", env, text)
 			}
 			f.SetBool(b)
-		case reflect.Int64:
+		case reflect.Int, reflect.Int64:
 			n, err := strconv.ParseInt(text, 10, 64)
 			if err != nil {
 				return fmt.Errorf("%s: %q is no whole number", env, text)

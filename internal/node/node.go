@@ -417,7 +417,8 @@ func (n *Node) openProvider(ctx context.Context) error {
 		return ok || k == own
 	})
 	n.metrics = newMetrics()
-	p, err := provider.New(provider.Options{Secret: n.parts.Secret, Rails: []pay.Rail{n.taken}, Journal: j, Log: n.log, Now: n.parts.Now, Watch: n.metrics.provided})
+	p, err := provider.New(provider.Options{Secret: n.parts.Secret, Rails: []pay.Rail{n.taken}, Journal: j, Log: n.log, Now: n.parts.Now, Watch: n.metrics.provided,
+		PerClient: n.cfg.JobsPerClient, Queue: n.cfg.JobsWaiting})
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -360,5 +361,83 @@ func TestWalletLeft(t *testing.T) {
 	asks := "client" + away.asker.Key().String()
 	if p := wallet()[asks]; p.Own || p.Balance <= 0 || p.Left != p.Room || p.Left >= n.cfg.Credit {
 		t.Errorf("a client: %+v", p)
+	}
+}
+
+// TestJobsBounded: what jobs_per_client and jobs_waiting do not admit is refused
+// before its stream begins, with the time after which to ask again.
+func TestJobsBounded(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		sessions int
+		change   func(*Config)
+		askers   []int  // which node gives each job; the last is refused
+		after    string // seconds
+		why      string
+	}{
+		{"of one client", 4, func(c *Config) { c.JobsPerClient = 2 }, []int{0, 0, 0}, "1", "The provider has no free place now. 2 requests of this key are here already."},
+		{"that wait", 1, func(c *Config) { c.JobsWaiting = 1 }, []int{0, 1, 2}, "2", "The provider has no free place now. 1 requests wait."},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			hold := make(chan struct{})
+			up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+				if q.URL.Path == "/v1/models" {
+					_, _ = io.WriteString(w, `{"data":[{"id":"far"}]}`)
+					return
+				}
+				say(w, "Once")
+				select {
+				case <-hold:
+				case <-q.Context().Done():
+				}
+				_, _ = io.WriteString(w, "data: [DONE]\n\n")
+			}))
+			defer up.Close()
+			n, _ := running(t, func(cfg *Config) {
+				cfg.Models = []Offer{{Model: "far", Upstream: up.URL, Sessions: c.sessions, Context: 2048}}
+				cfg.Verify = "none"
+				c.change(cfg)
+			})
+			nodes := []*Node{n}
+			for i := range 2 {
+				away, _ := runningAs(t, fmt.Sprintf("key %d of others that is for tests", i), func(cfg *Config) {
+					cfg.Relays, cfg.Models, cfg.Provide, cfg.Relay, cfg.Verify = []string{n.RelayURL()}, nil, "", false, "none"
+				})
+				nodes = append(nodes, away)
+			}
+			for _, x := range nodes {
+				waitUntil(t, func() bool { return len(x.view.Asks()) > 0 })
+			}
+			var work sync.WaitGroup
+			defer work.Wait()
+			defer close(hold)
+			last := len(c.askers) - 1
+			for i, at := range c.askers[:last] {
+				work.Go(func() {
+					if code, text := fetch(t, "POST", nodes[at].URL()+"/v1/chat/completions", "", far); code != http.StatusOK || !strings.Contains(text, "[DONE]") || strings.Contains(text, `"error"`) {
+						t.Errorf("one that was admitted: %d %s", code, text)
+					}
+				})
+				waitUntil(t, func() bool {
+					l := n.provider.Load(n.serving[0].model.ID)
+					return l.Running+l.Waiting == i+1
+				})
+			}
+			r, err := http.Post(nodes[c.askers[last]].URL()+"/v1/chat/completions", "application/json", strings.NewReader(far))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Body.Close()
+			b, err := io.ReadAll(r.Body)
+			if err != nil || r.StatusCode != http.StatusTooManyRequests || r.Header.Get("Retry-After") != c.after || !strings.Contains(string(b), c.why) {
+				t.Errorf("%d, after %q, %v: %s", r.StatusCode, r.Header.Get("Retry-After"), err, b)
+			}
+		})
+	}
+	for _, bad := range []func(*Config){func(c *Config) { c.JobsPerClient = 0 }, func(c *Config) { c.JobsWaiting = maxJobs + 1 }} {
+		c := Default("/state")
+		if bad(&c); c.Check() == nil {
+			t.Errorf("%+v", c)
+		}
 	}
 }
