@@ -370,18 +370,12 @@ func verify(run *Run, ch Challenge, proof []byte, e *explainer) (*Report, error)
 func (it *items) authenticate(c *checker, hashes []merkle.Hash) (left int, err error) {
 	m := c.Model
 	fold := func(n int, indices []uint64, leaves []merkle.Hash, name, in func() string) (merkle.Hash, error) {
-		k, err := merkle.ProofLen(uint64(n), indices)
-		if err != nil {
-			return merkle.Hash{}, fmt.Errorf("%s: %w", name(), err)
-		}
-		if k > len(hashes) {
-			return merkle.Hash{}, fmt.Errorf("%s: the proof has %d hashes too few", name(), k-len(hashes))
-		}
-		r, err := merkle.RootWith(c.hasher(), uint64(n), indices, leaves, hashes[:k])
-		hashes = hashes[k:]
+		r, rest, err := merkle.RootFrom(c.hasher(), uint64(n), indices, leaves, hashes)
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", name(), err)
 		}
+		k := len(hashes) - len(rest)
+		hashes = rest
 		if c.explain != nil {
 			c.explain.tree(name(), in(), n, len(indices), k, r)
 		}

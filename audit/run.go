@@ -113,7 +113,7 @@ func newChecker(run *Run) *checker {
 // take gives n floats that live until reset.
 func (c *checker) take(n int) []float32 {
 	if c.given+n > len(c.free) {
-		c.free, c.given = make([]float32, max(n, 1<<16)), 0
+		c.free, c.given = make([]float32, max(n, 1<<15)), 0
 	}
 	c.given += n
 	return c.free[c.given-n : c.given : c.given]
@@ -122,7 +122,7 @@ func (c *checker) take(n int) []float32 {
 // takeCodes gives n codes that live until reset.
 func (c *checker) takeCodes(n int) []int8 {
 	if c.coded+n > len(c.codes) {
-		c.codes, c.coded = make([]int8, max(n, 1<<16)), 0
+		c.codes, c.coded = make([]int8, max(n, 1<<15)), 0
 	}
 	c.coded += n
 	return c.codes[c.coded-n : c.coded : c.coded]

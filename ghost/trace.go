@@ -131,12 +131,14 @@ func (m *Model) format(l *Linear) arith.Format { return m.Tensors[l.Tensor].Form
 func (m *Model) Layout(l, t int) *Layout {
 	y := &m.Layers[l]
 	var o Layout
+	all := make([]Span, 0, int(valueKinds)+m.Heads+m.ExpertsUsed) // those of one kind stand together
 	add := func(v Value, bytes int) {
 		s := Span{o.n, bytes, LeafBytes}
 		if v == RawQuery || v == RawKey {
 			s.Full = HeadLeafBytes
 		}
-		o.spans[v] = append(o.spans[v], s)
+		all = append(all, s)
+		o.spans[v] = all[len(all)-len(o.spans[v])-1 : len(all) : len(all)]
 		o.n += s.Leaves()
 		for ; bytes > s.Full; bytes -= s.Full {
 			o.sizes = append(o.sizes, uint16(s.Full))
@@ -147,7 +149,6 @@ func (m *Model) Layout(l, t int) *Layout {
 	add(RawQuery, m.Heads*m.KeyDim*e)
 	add(RawKey, m.KVHeads*m.KeyDim*e)
 	add(MaxScore, 4*m.Heads)
-	o.spans[Weights] = make([]Span, 0, m.Heads)
 	o.sizes = slices.Grow(o.sizes, 2*m.Heads)
 	for range m.Heads {
 		add(Weights, y.WeightsCount(t)*e)

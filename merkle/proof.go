@@ -138,6 +138,24 @@ func RootWith(h Hasher, n uint64, indices []uint64, leaves, proof []Hash) (Hash,
 	}, func(int, []uint64, []Hash) error { return nil })
 }
 
+// RootFrom is RootWith of the proof that hashes begin with. It returns the hashes
+// that follow the proof; too few are an error.
+func RootFrom(h Hasher, n uint64, indices []uint64, leaves, hashes []Hash) (root Hash, rest []Hash, err error) {
+	if err := checkIndices(n, indices); err != nil {
+		return Hash{}, nil, err
+	}
+	rest = hashes
+	root, err = climb(n, indices, leaves, h, func(int, uint64) (Hash, error) {
+		if len(rest) == 0 {
+			return Hash{}, fmt.Errorf("multiproof of %d leaves in %d: more hashes than the %d given are needed", len(indices), n, len(hashes))
+		}
+		s := rest[0]
+		rest = rest[1:]
+		return s, nil
+	}, func(int, []uint64, []Hash) error { return nil })
+	return root, rest, err
+}
+
 // Verify checks that the leaves at indices of the tree with this root and n
 // leaves have the given hashes. Indices are as in RootOf. The caller got root
 // and n from where it trusts, and chose or derived the indices itself.

@@ -274,3 +274,37 @@ func TestHugeTrees(t *testing.T) {
 		t.Error("accepted a leaf of an empty tree")
 	}
 }
+
+// TestRootFrom: of the hashes given the proof is taken and the others are left; a
+// hash too few is an error.
+func TestRootFrom(t *testing.T) {
+	r := rand.New(rand.NewPCG(31, 32))
+	for n := 1; n <= 70; n += 1 + n/9 {
+		leaves := testLeaves(n, uint64(n))
+		tree := FromLeaves(leaves, Plain{})
+		root := mustRoot(t, tree)
+		for k := 1; k <= n; k += 1 + k/2 {
+			indices := randomIndices(r, uint64(n), k)
+			proof, err := tree.Prove(indices)
+			if err != nil {
+				t.Fatal(err)
+			}
+			more := append(append([]Hash(nil), proof...), Hash{1}, Hash{2})
+			got, rest, err := RootFrom(Plain{}, uint64(n), indices, pick(leaves, indices), more)
+			if err != nil || got != root || len(rest) != 2 || rest[0] != (Hash{1}) || rest[1] != (Hash{2}) {
+				t.Fatalf("%d of %d: %v, %d hashes left, %v; want %v and 2", k, n, got, len(rest), err, root)
+			}
+			if len(proof) > 0 {
+				if _, _, err := RootFrom(Plain{}, uint64(n), indices, pick(leaves, indices), proof[:len(proof)-1]); err == nil {
+					t.Errorf("%d of %d: a hash too few is accepted", k, n)
+				}
+			}
+		}
+		if _, _, err := RootFrom(Plain{}, uint64(n), []uint64{uint64(n)}, leaves[:1], nil); err == nil {
+			t.Errorf("leaf %d of %d is accepted", n, n)
+		}
+		if _, _, err := RootFrom(Plain{}, uint64(n), nil, nil, nil); err == nil {
+			t.Error("no leaves are accepted")
+		}
+	}
+}
