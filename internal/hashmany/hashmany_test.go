@@ -157,6 +157,50 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// TestLanes: leaves of every length of a lane, padded and not, and their parents.
+func TestLanes(t *testing.T) {
+	data := testBytes(Lanes * 1100)
+	for name, h := range hashers(t) {
+		t.Run(name, func(t *testing.T) {
+			var left, right, above Words
+			var got, want [Lanes]merkle.Hash
+			for size := 1; size <= 1024; size++ {
+				var in, zeros [Lanes]*byte
+				for l := range in {
+					leaf := data[l*1100+l%7:][:size]
+					in[l] = &leaf[0]
+					padded := make([]byte, (size+63)&^63)
+					copy(padded, leaf)
+					zeros[l] = &padded[0]
+					want[l] = merkle.HashLeaf(leaf)
+				}
+				h.LeafLanes(&left, &in, size, false)
+				h.LeafLanes(&right, &zeros, size, true)
+				if h.Put(&got, &left); got != want {
+					t.Fatalf("leaves of %d bytes: %v, want %v", size, got, want)
+				}
+				if right != left {
+					t.Fatalf("leaves of %d bytes differ when padded", size)
+				}
+			}
+			right[3][5] ^= 1
+			var other [Lanes]merkle.Hash
+			h.Put(&other, &right)
+			h.NodeLanes(&above, &left, &right)
+			h.NodeLanes(&left, &left, &right)
+			h.Put(&got, &above)
+			for l := range got {
+				if got[l] != merkle.HashNode(want[l], other[l]) {
+					t.Fatalf("parent in lane %d: %v", l, got[l])
+				}
+			}
+			if above != left {
+				t.Error("parents differ when made in place")
+			}
+		})
+	}
+}
+
 func TestPathNames(t *testing.T) {
 	for p, want := range map[Path]string{Generic: "generic", AVX512: "avx512", -1: "path -1", 3: "path 3"} {
 		if got := p.String(); got != want {

@@ -4,6 +4,7 @@ package hashmany
 
 import (
 	"math/bits"
+	"unsafe"
 
 	"github.com/geistnet/geist/merkle"
 	"golang.org/x/sys/cpu"
@@ -22,7 +23,7 @@ func Paths() []Path {
 }
 
 // words holds eight words of sixteen lanes: a key or chaining values.
-type words = [8][lanes]uint32
+type words = Words
 
 const (
 	blockSize = 64
@@ -128,6 +129,37 @@ func (p Path) leaves(dst []merkle.Hash, leaves [][]byte) {
 		p.parent(cv, &leafKey, &stack[depth-1], cv, flags)
 	}
 	p.put(dst, cv)
+}
+
+// leafLanes is LeafLanes.
+func (p Path) leafLanes(cv *words, in *[lanes]*byte, size int, padded bool) {
+	*cv = leafKey
+	full, rest := size/blockSize, size%blockSize
+	switch {
+	case rest == 0:
+		p.compress(cv, in, 0, full, 0, blockSize, flagDeriveMaterial, flagChunkStart, flagChunkEnd|flagRoot)
+		return
+	case padded:
+		p.compress(cv, in, 0, full+1, 0, uint32(rest), flagDeriveMaterial, flagChunkStart, flagChunkEnd|flagRoot)
+		return
+	}
+	start := uint32(flagChunkStart)
+	if full > 0 {
+		p.compress(cv, in, 0, full, 0, blockSize, flagDeriveMaterial, start, 0)
+		start = 0
+	}
+	var block [lanes][blockSize]byte
+	var last [lanes]*byte
+	for l, b := range in {
+		last[l] = &block[l][0]
+		copy(block[l][:], unsafe.Slice(b, size)[full*blockSize:])
+	}
+	p.compress(cv, &last, 0, 1, 0, uint32(rest), flagDeriveMaterial, start, flagChunkEnd|flagRoot)
+}
+
+// nodeLanes is NodeLanes.
+func (p Path) nodeLanes(dst, left, right *words) {
+	p.parent(dst, &nodeKey, left, right, flagDeriveMaterial|flagChunkStart|flagChunkEnd|flagRoot)
 }
 
 // chunk sets cv to the chaining values of chunk number c. top is flagRoot if

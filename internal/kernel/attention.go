@@ -163,14 +163,18 @@ func (p Path) attendTile(a *Attention, at, w int) {
 		s := a.scores[(c-c0)*w*PagePositions:][:w*PagePositions]
 		for i := range w {
 			row := s[i*PagePositions:][:PagePositions]
-			if m := visible(c, a.First[at+i], a.End[at+i]); m != 0 {
+			m := visible(c, a.First[at+i], a.End[at+i])
+			keep := a.weights(at+i, c)
+			if m != 0 && len(keep) == 2*PagePositions && a.Shape.Format == arith.KVF16 && p.keeps() {
+				sum[i] += p.expKeepAsm(row, m, top[i], keep)
+				continue
+			}
+			if m != 0 {
 				sum[i] += p.expChunk(row, m, top[i], a.Shape.Format)
 			} else {
 				clear(row)
 			}
-			if a.Weights[at+i] != nil {
-				p.keepWeights(a, at+i, c, row)
-			}
+			p.write(keep, row[:len(keep)/a.Shape.elem()], a.Shape.Format)
 		}
 		values := a.Pages[c][a.Offset+a.Shape.keyBytes():][:PagePositions*vd*a.Shape.elem()]
 		p.mix(a.Shape.Format, a.out, vd, s, values, w, min(PagePositions, end-c*PagePositions))
@@ -184,23 +188,15 @@ func (p Path) attendTile(a *Attention, at, w int) {
 	}
 }
 
-// keepWeights writes the weights of chunk c for a query that wants them.
-func (p Path) keepWeights(a *Attention, i, c int, row []float32) {
-	k := c - a.First[i]/PagePositions
+// weights is the room for the weights of chunk c of a query that wants them,
+// else nil.
+func (a *Attention) weights(i, c int) []byte {
 	size := PagePositions * a.Shape.elem()
-	if k < 0 || k*size >= len(a.Weights[i]) {
-		return
+	begin := (c - a.First[i]/PagePositions) * size
+	if begin < 0 || begin >= len(a.Weights[i]) {
+		return nil
 	}
-	dst := a.Weights[i][k*size:]
-	dst = dst[:min(len(dst), size)]
-	row = row[:len(dst)/a.Shape.elem()]
-	if a.Shape.Format == arith.KVF32 {
-		for t, x := range row {
-			binary.LittleEndian.PutUint32(dst[4*t:], math.Float32bits(x))
-		}
-		return
-	}
-	p.Halves(dst, row)
+	return a.Weights[i][begin:min(begin+size, len(a.Weights[i]))]
 }
 
 // Halves writes x as little-endian binary16 values.

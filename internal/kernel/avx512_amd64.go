@@ -138,7 +138,16 @@ func quantise32AVX512(x *float32, q *int8, qstep int, d *float32, dstep int, sum
 func quantise256AVX512(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int
 
 //go:noescape
+func quantise32KeepAVX512(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int, codes *byte, scales *byte) int
+
+//go:noescape
+func quantise256KeepAVX512(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int, codes *byte, scales *byte) int
+
+//go:noescape
 func expChunkAVX512(s *float32, mask uint64, max float32, round int) float32
+
+//go:noescape
+func expKeepAVX512(s *float32, mask uint64, max float32, to *byte) float32
 
 //go:noescape
 func maxChunkAVX512(s *float32, mask uint64, max float32) float32
@@ -148,6 +157,9 @@ func toF16AVX512(dst *uint16, src *float32, n int)
 
 //go:noescape
 func scaleRoundAVX512(x *float32, scale float32, round int, n int)
+
+//go:noescape
+func roundKeepAVX512(x *float32, to *byte, n int)
 
 //go:noescape
 func ropeNormAVX512(x *float32, heads int, step int, cos *float32, sin *float32, n int)

@@ -18925,6 +18925,418 @@ finite:
 	MOVQ          R9, ret+56(FP)
 	RET
 
+// func quantise32KeepAVX512(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int, codes *byte, scales *byte) int
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL
+TEXT ·quantise32KeepAVX512(SB), NOSPLIT, $0-80
+	MOVQ         codes+56(FP), AX
+	MOVQ         scales+64(FP), CX
+	MOVQ         x+0(FP), DX
+	MOVQ         q+8(FP), BX
+	MOVQ         qstep+16(FP), SI
+	MOVQ         d+24(FP), DI
+	MOVQ         dstep+32(FP), R8
+	MOVQ         sums+40(FP), R9
+	MOVQ         nb+48(FP), R10
+	XORQ         R11, R11
+	VBROADCASTSS roundMagic<>+0(SB), Z0
+	VPBROADCASTD absMask<>+0(SB), Z1
+
+l:
+	VPANDD        (DX), Z1, Z2
+	VPANDD        64(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VEXTRACTI64X4 $0x01, Z2, Y3
+	VPMAXUD       Y3, Y2, Y3
+	VEXTRACTI128  $0x01, Y3, X2
+	VPMAXUD       X2, X3, X2
+	VPSHUFD       $0x4e, X2, X3
+	VPMAXUD       X3, X2, X2
+	VPSHUFD       $0xb1, X2, X3
+	VPMAXUD       X3, X2, X2
+	VMOVD         X2, R12
+	CMPL          R12, infBits<>+0(SB)
+	JCS           finite
+	MOVQ          $0x00000001, R11
+
+finite:
+	VMOVSS        c127<>+0(SB), X3
+	VDIVSS        X3, X2, X4
+	VMOVSS        one<>+0(SB), X3
+	VDIVSS        X4, X3, X3
+	VMOVSS        minScaled<>+0(SB), X5
+	VCMPSS        $0x0d, X5, X2, X2
+	VANDPS        X2, X4, X4
+	VANDPS        X2, X3, X3
+	VMOVSS        X4, (DI)
+	VMOVSS        X4, (CX)
+	ADDQ          $0x04, CX
+	VBROADCASTSS  X3, Z2
+	VMULPS        (DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, (BX)
+	VMOVDQU8      X4, (AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, (R9)
+	VMULPS        64(DX), Z2, Z2
+	VADDPS        Z0, Z2, Z2
+	VPSUBD        Z0, Z2, Z2
+	VPMOVDB       Z2, X3
+	VMOVDQU8      X3, 16(BX)
+	VMOVDQU8      X3, 16(AX)
+	VEXTRACTI64X4 $0x01, Z2, Y3
+	VPADDD        Y3, Y2, Y3
+	VEXTRACTI128  $0x01, Y3, X2
+	VPADDD        X2, X3, X2
+	VPSHUFD       $0x4e, X2, X3
+	VPADDD        X3, X2, X2
+	VPSHUFD       $0xb1, X2, X3
+	VPADDD        X3, X2, X2
+	VMOVD         X2, 4(R9)
+	ADDQ          $0x00000080, DX
+	ADDQ          $0x00000020, AX
+	ADDQ          SI, BX
+	ADDQ          R8, DI
+	ADDQ          $0x00000008, R9
+	DECQ          R10
+	JNZ           l
+	VZEROUPPER
+	MOVQ          R11, ret+72(FP)
+	RET
+
+// func quantise256KeepAVX512(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int, codes *byte, scales *byte) int
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VL
+TEXT ·quantise256KeepAVX512(SB), NOSPLIT, $0-80
+	MOVQ         codes+56(FP), AX
+	MOVQ         scales+64(FP), CX
+	MOVQ         x+0(FP), DX
+	MOVQ         q+8(FP), BX
+	MOVQ         qstep+16(FP), SI
+	MOVQ         d+24(FP), DI
+	MOVQ         dstep+32(FP), R8
+	MOVQ         sums+40(FP), R9
+	MOVQ         nb+48(FP), R10
+	XORQ         R11, R11
+	VBROADCASTSS roundMagic<>+0(SB), Z0
+	VPBROADCASTD absMask<>+0(SB), Z1
+
+l:
+	VPANDD        (DX), Z1, Z2
+	VPANDD        64(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        128(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        192(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        256(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        320(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        384(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        448(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        512(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        576(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        640(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        704(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        768(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        832(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        896(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VPANDD        960(DX), Z1, Z3
+	VPMAXUD       Z3, Z2, Z2
+	VEXTRACTI64X4 $0x01, Z2, Y3
+	VPMAXUD       Y3, Y2, Y3
+	VEXTRACTI128  $0x01, Y3, X2
+	VPMAXUD       X2, X3, X2
+	VPSHUFD       $0x4e, X2, X3
+	VPMAXUD       X3, X2, X2
+	VPSHUFD       $0xb1, X2, X3
+	VPMAXUD       X3, X2, X2
+	VMOVD         X2, R12
+	CMPL          R12, infBits<>+0(SB)
+	JCS           finite
+	MOVQ          $0x00000001, R11
+
+finite:
+	VMOVSS        c127<>+0(SB), X3
+	VDIVSS        X3, X2, X4
+	VMOVSS        one<>+0(SB), X3
+	VDIVSS        X4, X3, X3
+	VMOVSS        minScaled<>+0(SB), X5
+	VCMPSS        $0x0d, X5, X2, X2
+	VANDPS        X2, X4, X4
+	VANDPS        X2, X3, X3
+	VMOVSS        X4, (DI)
+	VMOVSS        X4, (CX)
+	ADDQ          $0x04, CX
+	VBROADCASTSS  X3, Z2
+	VMULPS        (DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, (BX)
+	VMOVDQU8      X4, (AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, (R9)
+	VMULPS        64(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 16(BX)
+	VMOVDQU8      X4, 16(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 4(R9)
+	VMULPS        128(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 32(BX)
+	VMOVDQU8      X4, 32(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 8(R9)
+	VMULPS        192(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 48(BX)
+	VMOVDQU8      X4, 48(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 12(R9)
+	VMULPS        256(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 64(BX)
+	VMOVDQU8      X4, 64(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 16(R9)
+	VMULPS        320(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 80(BX)
+	VMOVDQU8      X4, 80(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 20(R9)
+	VMULPS        384(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 96(BX)
+	VMOVDQU8      X4, 96(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 24(R9)
+	VMULPS        448(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 112(BX)
+	VMOVDQU8      X4, 112(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 28(R9)
+	VMULPS        512(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 128(BX)
+	VMOVDQU8      X4, 128(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 32(R9)
+	VMULPS        576(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 144(BX)
+	VMOVDQU8      X4, 144(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 36(R9)
+	VMULPS        640(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 160(BX)
+	VMOVDQU8      X4, 160(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 40(R9)
+	VMULPS        704(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 176(BX)
+	VMOVDQU8      X4, 176(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 44(R9)
+	VMULPS        768(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 192(BX)
+	VMOVDQU8      X4, 192(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 48(R9)
+	VMULPS        832(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 208(BX)
+	VMOVDQU8      X4, 208(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 52(R9)
+	VMULPS        896(DX), Z2, Z3
+	VADDPS        Z0, Z3, Z3
+	VPSUBD        Z0, Z3, Z3
+	VPMOVDB       Z3, X4
+	VMOVDQU8      X4, 224(BX)
+	VMOVDQU8      X4, 224(AX)
+	VEXTRACTI64X4 $0x01, Z3, Y4
+	VPADDD        Y4, Y3, Y4
+	VEXTRACTI128  $0x01, Y4, X3
+	VPADDD        X3, X4, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPADDD        X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPADDD        X4, X3, X3
+	VMOVD         X3, 56(R9)
+	VMULPS        960(DX), Z2, Z2
+	VADDPS        Z0, Z2, Z2
+	VPSUBD        Z0, Z2, Z2
+	VPMOVDB       Z2, X3
+	VMOVDQU8      X3, 240(BX)
+	VMOVDQU8      X3, 240(AX)
+	VEXTRACTI64X4 $0x01, Z2, Y3
+	VPADDD        Y3, Y2, Y3
+	VEXTRACTI128  $0x01, Y3, X2
+	VPADDD        X2, X3, X2
+	VPSHUFD       $0x4e, X2, X3
+	VPADDD        X3, X2, X2
+	VPSHUFD       $0xb1, X2, X3
+	VPADDD        X3, X2, X2
+	VMOVD         X2, 60(R9)
+	ADDQ          $0x00000400, DX
+	ADDQ          $0x00000100, AX
+	ADDQ          SI, BX
+	ADDQ          R8, DI
+	ADDQ          $0x00000040, R9
+	DECQ          R10
+	JNZ           l
+	VZEROUPPER
+	MOVQ          R11, ret+72(FP)
+	RET
+
 // func expChunkAVX512(s *float32, mask uint64, max float32, round int) float32
 // Requires: AVX, AVX512F, SSE
 TEXT ·expChunkAVX512(SB), NOSPLIT, $0-36
@@ -18982,6 +19394,75 @@ plain:
 	VADDPS        Z4, Z1, Z1
 	SHRQ          $0x10, CX
 	ADDQ          $0x00000040, AX
+	DECQ          BX
+	JNZ           l
+	VEXTRACTF64X4 $0x01, Z1, Y0
+	VADDPS        Y0, Y1, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VADDPS        X1, X0, X1
+	VPERMILPS     $0x4e, X1, X0
+	VADDPS        X0, X1, X1
+	VPERMILPS     $0xb1, X1, X0
+	VADDPS        X0, X1, X1
+	VZEROUPPER
+	MOVSS         X1, ret+32(FP)
+	RET
+
+// func expKeepAVX512(s *float32, mask uint64, max float32, to *byte) float32
+// Requires: AVX, AVX512F, AVX512VL, SSE
+TEXT ·expKeepAVX512(SB), NOSPLIT, $0-36
+	MOVQ         to+24(FP), AX
+	MOVQ         s+0(FP), CX
+	MOVQ         mask+8(FP), DX
+	MOVSS        max+16(FP), X0
+	VBROADCASTSS X0, Z0
+	VPXORD       Z1, Z1, Z1
+	MOVQ         $0x00000004, BX
+
+l:
+	VMOVUPS       (CX), Z2
+	VSUBPS        Z0, Z2, Z2
+	VMOVAPS       Z2, Z3
+	VCMPPS        $0x03, Z2, Z2, K1
+	VBROADCASTSS  expLo<>+0(SB), Z4
+	VMAXPS        Z4, Z2, Z2
+	VBROADCASTSS  expHi<>+0(SB), Z4
+	VMINPS        Z4, Z2, Z2
+	VBROADCASTSS  roundMagic<>+0(SB), Z4
+	VMULPS.BCST   expLog2e<>+0(SB), Z2, Z5
+	VADDPS        Z4, Z5, Z5
+	VPSUBD        Z4, Z5, Z6
+	VSUBPS        Z4, Z5, Z5
+	VMULPS.BCST   expLn2hi<>+0(SB), Z5, Z4
+	VSUBPS        Z4, Z2, Z2
+	VMULPS.BCST   expLn2lo<>+0(SB), Z5, Z4
+	VSUBPS        Z4, Z2, Z2
+	VBROADCASTSS  expC0<>+0(SB), Z4
+	VMULPS        Z2, Z4, Z4
+	VADDPS.BCST   expC1<>+0(SB), Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VADDPS.BCST   expC2<>+0(SB), Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VADDPS.BCST   expC3<>+0(SB), Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VADDPS.BCST   expC4<>+0(SB), Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VADDPS.BCST   expC5<>+0(SB), Z4, Z4
+	VMULPS        Z2, Z4, Z4
+	VADDPS.BCST   expC6<>+0(SB), Z4, Z4
+	VPSLLD        $0x17, Z6, Z6
+	VPADDD        Z6, Z4, Z4
+	VMOVAPS       Z3, K1, Z4
+	KMOVW         DX, K1
+	VMOVAPS.Z     Z4, K1, Z4
+	VCVTPS2PH     $0x00, Z4, Y2
+	VMOVDQU32     Y2, (AX)
+	VCVTPH2PS     Y2, Z4
+	ADDQ          $0x20, AX
+	VMOVUPS       Z4, (CX)
+	VADDPS        Z4, Z1, Z1
+	SHRQ          $0x10, DX
+	ADDQ          $0x00000040, CX
 	DECQ          BX
 	JNZ           l
 	VEXTRACTF64X4 $0x01, Z1, Y0
@@ -19066,6 +19547,26 @@ plain:
 	ADDQ    $0x00000040, AX
 	DECQ    DX
 	JNZ     l
+	VZEROUPPER
+	RET
+
+// func roundKeepAVX512(x *float32, to *byte, n int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·roundKeepAVX512(SB), NOSPLIT, $0-24
+	MOVQ x+0(FP), AX
+	MOVQ to+8(FP), CX
+	MOVQ n+16(FP), DX
+
+l:
+	VMOVUPS   (AX), Z0
+	VCVTPS2PH $0x00, Z0, Y0
+	VMOVDQU32 Y0, (CX)
+	VCVTPH2PS Y0, Z0
+	VMOVUPS   Z0, (AX)
+	ADDQ      $0x00000040, AX
+	ADDQ      $0x00000020, CX
+	DECQ      DX
+	JNZ       l
 	VZEROUPPER
 	RET
 

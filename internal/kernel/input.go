@@ -186,13 +186,15 @@ func (in *Input) Set(i int, x []float32) bool {
 	ok := true
 	for j := range in.forms {
 		if in.used[j] {
-			ok = in.forms[j].set(i, x) && ok
+			ok = in.forms[j].set(i, x, nil) && ok
 		}
 	}
 	return ok
 }
 
-func (in *form) set(i int, x []float32) bool {
+// set is Set. keep, if not nil, receives the row as Row writes it; only a form
+// of blocks on a path that keeps takes it.
+func (in *form) set(i int, x []float32, keep []byte) bool {
 	first, w := in.tile(i)
 	k := i - first
 	if in.block == 0 {
@@ -210,7 +212,14 @@ func (in *form) set(i int, x []float32) bool {
 	var raw [rawSums]int32
 	for b := 0; b < blocks; {
 		n := min(blocks-b, rawSums*16/in.block) // blocks whose sums fit in raw
-		if !in.quantise(x[b*in.block:(b+n)*in.block], q[b*w*in.block:], d[b*w:], w, raw[:n*in.block/16]) {
+		from, to := x[b*in.block:(b+n)*in.block], q[b*w*in.block:]
+		ok := true
+		if keep != nil {
+			ok = in.path.quantiseKeepAsm(from, to, d[b*w:], w, in.block, raw[:n*in.block/16], keep[4*blocks+b*in.block:], keep[4*b:])
+		} else {
+			ok = in.quantise(from, to, d[b*w:], w, raw[:n*in.block/16])
+		}
+		if !ok {
 			return false
 		}
 		for s := sumsNone + 1; s < sumsKinds; s++ {

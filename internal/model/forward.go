@@ -1,7 +1,10 @@
 package model
 
 import (
+	"slices"
+
 	"github.com/geistnet/geist/arith"
+	"github.com/geistnet/geist/ghost"
 	"github.com/geistnet/geist/internal/kernel"
 )
 
@@ -36,7 +39,7 @@ func (s *State) run(w *kernel.Worker) {
 		case y.memory != nil:
 			s.memoryBlock(w, y, i)
 		default:
-			s.feedForward(w, y)
+			s.feedForward(w, y, i)
 		}
 		if s.trace != nil {
 			s.trace.fed(w, s, i)
@@ -44,6 +47,7 @@ func (s *State) run(w *kernel.Worker) {
 	}
 	s.head(w)
 	if s.trace != nil {
+		s.trace.closeLast(w, s)
 		s.trace.finish(w, s)
 	}
 }
@@ -72,28 +76,47 @@ func (s *State) embed(r int) {
 // prepare fills a kernel.Input with n inputs that fill(r, tmp) computes into
 // tmp or finds elsewhere, for products with the given matrices.
 func (s *State) prepare(w *kernel.Worker, n, cols int, fill func(r int, tmp []float32) []float32, ms ...*kernel.Matrix) *kernel.Input {
-	return s.prepareTraced(w, n, cols, nil, fill, ms...)
+	return s.prepareTraced(w, n, cols, seen{}, fill, ms...)
 }
 
-// prepareTraced is prepare which also writes the inputs, as the products take
-// them, to *to when a trace is being made.
-func (s *State) prepareTraced(w *kernel.Worker, n, cols int, to *[]byte, fill func(r int, tmp []float32) []float32, ms ...*kernel.Matrix) *kernel.Input {
-	set := func(in *kernel.Input, r int) {
+// seen says what a trace commits to while the inputs of all rows are prepared:
+// a value of layer l, or nothing if it is not on. It is the inputs as the
+// products take them (AttnOut, Hidden), or the residual stream from which they
+// are made (ResidMid, ResidOut).
+type seen struct {
+	on bool
+	v  ghost.Value
+	l  int
+}
+
+// prepareTraced is prepare for inputs at which a trace looks, if one is being made.
+func (s *State) prepareTraced(w *kernel.Worker, n, cols int, v seen, fill func(r int, tmp []float32) []float32, ms ...*kernel.Matrix) *kernel.Input {
+	t := s.trace
+	set := func(in *kernel.Input, r int, to []byte) {
 		x := fill(r, s.tmp[w.ID()])
-		if x == nil || !in.Set(r, x) {
+		if x == nil || to == nil && !in.Set(r, x) || to != nil && !in.SetRow(r, x, to) {
 			s.void.Store(true)
+		}
+	}
+	codes := t != nil && v.on && (v.v == ghost.AttnOut || v.v == ghost.Hidden)
+	// alone sets a row that is not hashed in a group.
+	alone := func(in *kernel.Input, r int) {
+		if !codes || !t.live[r] || n <= redundant && w.ID() != 0 {
+			set(in, r, nil)
 			return
 		}
-		if to != nil && s.trace.live[r] && (n > redundant || w.ID() == 0) {
-			b := in.RowBytes()
-			in.Row(r, (*to)[r*b:][:b])
+		b := in.RowBytes()
+		if v.v == ghost.AttnOut {
+			set(in, r, t.at[r*b:][:b])
+		} else {
+			set(in, r, t.hd[r*b:][:b])
 		}
 	}
 	if n <= redundant {
 		in := &s.private[w.ID()]
 		in.Reset(n, cols, ms...)
 		for r := range n {
-			set(in, r)
+			alone(in, r)
 		}
 		return in
 	}
@@ -102,9 +125,47 @@ func (s *State) prepareTraced(w *kernel.Worker, n, cols int, to *[]byte, fill fu
 		in.Reset(n, cols, ms...)
 	}
 	w.Barrier()
-	w.For(n, 4, func(begin, end int) {
-		for r := begin; r < end; r++ {
-			set(in, r)
+	if t == nil || !v.on || !t.of(v.l).someWide {
+		w.For(n, 4, func(begin, end int) {
+			for r := begin; r < end; r++ {
+				alone(in, r)
+			}
+		})
+		return in
+	}
+	w.For(len(t.groups), 1, func(begin, end int) {
+		for i := begin; i < end; i++ {
+			g := t.groups[i]
+			if !t.of(v.l).wide[i] {
+				for r := range g.n {
+					alone(in, g.first+r)
+				}
+				continue
+			}
+			var rows []byte
+			b := 0
+			if codes {
+				b = in.RowBytes()
+				rows = rowsOf(&t.work[w.ID()].rows, b)
+			}
+			for r := range g.n {
+				if codes {
+					set(in, g.first+r, rows[r*stride(b):][:b])
+				} else {
+					set(in, g.first+r, nil)
+				}
+			}
+			switch v.v {
+			case ghost.AttnOut:
+				t.hashRows(v.l, i, ghost.MaxScore, t.top[g.first*4*s.m.Heads:], 4*s.m.Heads)
+				t.hashRows(v.l, i, v.v, rows, stride(b))
+			case ghost.Hidden:
+				t.hashRows(v.l, i, v.v, rows, stride(b))
+			case ghost.ResidMid:
+				t.stream(s, v.l, i, v.v)
+			case ghost.ResidOut:
+				t.closeWide(s, v.l, i)
+			}
 		}
 	})
 	return in
@@ -191,14 +252,38 @@ func (l *linear) finish(y []float32, row0 int) {
 func (s *State) planAttention() {
 	m := s.m
 	s.tiles = s.tiles[:0]
-	group := m.Heads / m.KVHeads
+	heads := m.Heads / m.KVHeads
 	// Late tokens see more, so their tiles go first and short ones fill up.
-	for i := range s.segs {
-		queries := len(s.segs[i].Tokens) * group
-		for first := (queries - 1) / kernel.MaxQueries * kernel.MaxQueries; first >= 0; first -= kernel.MaxQueries {
+	plan := func(seg, begin, end int) {
+		for first := begin + (end-begin-1)/kernel.MaxQueries*kernel.MaxQueries; first >= begin; first -= kernel.MaxQueries {
 			for h := range m.KVHeads {
-				s.tiles = append(s.tiles, tile{i, h, first, min(kernel.MaxQueries, queries-first)})
+				s.tiles = append(s.tiles, tile{seg: seg, kvHead: h, first: first, n: min(kernel.MaxQueries, end-first)})
 			}
+		}
+	}
+	if s.trace == nil {
+		for i := range s.segs {
+			plan(i, 0, len(s.segs[i].Tokens)*heads)
+		}
+		return
+	}
+	t := s.trace
+	for i, g := range slices.Backward(t.groups) {
+		if t.full(g) {
+			seg := s.rows[g.first].seg
+			token := g.first - s.firstRow(seg)
+			for h := range m.Heads {
+				for j := 0; j < g.n; j += kernel.MaxQueries {
+					s.tiles = append(s.tiles, tile{seg: seg, kvHead: h, first: token + j, n: kernel.MaxQueries, across: true, group: i})
+				}
+			}
+		}
+	}
+	for _, g := range slices.Backward(t.groups) {
+		if !t.full(g) {
+			seg := s.rows[g.first].seg
+			token := g.first - s.firstRow(seg)
+			plan(seg, token*heads, (token+g.n)*heads)
 		}
 	}
 }
@@ -206,19 +291,34 @@ func (s *State) planAttention() {
 func (s *State) attention(w *kernel.Worker, y *layer, l int) {
 	m := s.m
 	n := len(s.rows)
-	in := s.prepare(w, n, m.Dim, s.normed(y.attnNorm), y.q.m, y.k.m, y.v.m)
+	in := s.prepareTraced(w, n, m.Dim, seen{l > 0, ghost.ResidOut, l - 1}, s.normed(y.attnNorm), y.q.m, y.k.m, y.v.m)
 	s.multiply(w, in, nil,
 		product{&y.q, s.q, m.strideQ()}, product{&y.k, s.k, m.strideK()}, product{&y.v, s.v, m.strideV()})
 
-	w.For(n*m.KVHeads, max(1, m.KVHeads), func(begin, end int) {
-		for i := begin; i < end; {
-			r := i / m.KVHeads
-			h := i % m.KVHeads
-			stop := min(end-i+h, m.KVHeads)
-			s.keysAndQueries(y, l, r, h, stop)
-			i += stop - h
-		}
-	})
+	if t := s.trace; t != nil && t.of(l).someWide {
+		w.For(len(t.groups), 1, func(begin, end int) {
+			for i := begin; i < end; i++ {
+				if t.of(l).wide[i] {
+					t.rawWide(w, s, y, l, i)
+					continue
+				}
+				g := t.groups[i]
+				for r := g.first; r < g.first+g.n; r++ {
+					s.keysAndQueriesAlone(y, l, r, 0, m.KVHeads)
+				}
+			}
+		})
+	} else {
+		w.For(n*m.KVHeads, max(1, m.KVHeads), func(begin, end int) {
+			for i := begin; i < end; {
+				r := i / m.KVHeads
+				h := i % m.KVHeads
+				stop := min(end-i+h, m.KVHeads)
+				s.keysAndQueriesAlone(y, l, r, h, stop)
+				i += stop - h
+			}
+		})
+	}
 	if s.trace != nil {
 		w.For(len(s.tiles), 2, func(begin, end int) {
 			for ; begin < end; begin += 2 {
@@ -233,18 +333,10 @@ func (s *State) attention(w *kernel.Worker, y *layer, l int) {
 		})
 	}
 
-	in = s.prepareTraced(w, n, m.Heads*m.ValDim, s.traced(func(t *Trace) *[]byte { return &t.at }), func(r int, _ []float32) []float32 {
+	in = s.prepareTraced(w, n, m.Heads*m.ValDim, seen{true, ghost.AttnOut, l}, func(r int, _ []float32) []float32 {
 		return s.att[r*m.strideA():][:m.Heads*m.ValDim]
 	}, y.o.m)
 	s.project(w, in, &y.o, y.postAttn, s.tracedRaw(func(t *Trace) []float32 { return t.or }))
-}
-
-// traced picks a buffer of the trace, or nil where none is being made.
-func (s *State) traced(of func(*Trace) *[]byte) *[]byte {
-	if s.trace == nil {
-		return nil
-	}
-	return of(s.trace)
 }
 
 func (s *State) tracedRaw(of func(*Trace) []float32) []float32 {
@@ -254,20 +346,33 @@ func (s *State) tracedRaw(of func(*Trace) []float32) []float32 {
 	return of(s.trace)
 }
 
+// keysAndQueriesAlone is keysAndQueries for a row that is in no group of a trace.
+func (s *State) keysAndQueriesAlone(y *layer, l, r, h0, h1 int) {
+	m := s.m
+	if t := s.trace; t != nil && t.live[r] {
+		e := m.KeyDim * t.g.ElemBytes()
+		group := m.Heads / m.KVHeads
+		s.keysAndQueries(y, l, r, h0, h1, t.rq[(r*m.Heads+h0*group)*e:], t.rk[(r*m.KVHeads+h0)*e:])
+	} else {
+		s.keysAndQueries(y, l, r, h0, h1, nil, nil)
+	}
+}
+
 // keysAndQueries rotates and rounds the queries of key heads [h0, h1) of row r
-// and stores the keys and values.
-func (s *State) keysAndQueries(y *layer, l, r, h0, h1 int) {
+// and stores the keys and values. It writes raw queries and keys as a trace
+// commits to them to rq and rk, which may be nil.
+func (s *State) keysAndQueries(y *layer, l, r, h0, h1 int, rq, rk []byte) {
 	m := s.m
 	p := m.Path
 	group := m.Heads / m.KVHeads
 	q := s.q[r*m.strideQ():][h0*group*m.KeyDim : h1*group*m.KeyDim]
 	k := s.k[r*m.strideK():][h0*m.KeyDim : h1*m.KeyDim]
-	p.ScaleRound(q, 1, m.KV)
-	p.ScaleRound(k, 1, m.KV)
-	if t := s.trace; t != nil && t.live[r] {
-		e := t.g.ElemBytes()
-		cacheBytes(p, t.rq[(r*m.Heads+h0*group)*m.KeyDim*e:], q, m.KV)
-		cacheBytes(p, t.rk[(r*m.KVHeads+h0)*m.KeyDim*e:], k, m.KV)
+	if rq != nil {
+		p.RoundTo(rq, q, m.KV)
+		p.RoundTo(rk, k, m.KV)
+	} else {
+		p.ScaleRound(q, 1, m.KV)
+		p.ScaleRound(k, 1, m.KV)
 	}
 	if m.headNorm {
 		ok := true
@@ -310,10 +415,14 @@ func (s *State) attendTile(w *kernel.Worker, y *layer, l int, t tile) {
 	a := &s.scratch[w.ID()]
 	seg := &s.segs[t.seg]
 	a.Shape, a.Softcap, a.Pages = m.shape(), m.attnCap, seg.Cache.Pages
-	a.Offset = (l*m.KVHeads + t.kvHead) * a.Shape.PageBytes()
+	kvHead := t.kvHead
+	if t.across {
+		kvHead /= group
+	}
+	a.Offset = (l*m.KVHeads + kvHead) * a.Shape.PageBytes()
 	row0 := s.firstRow(t.seg)
 	for i := range t.n {
-		token, head := (t.first+i)/group, t.kvHead*group+(t.first+i)%group
+		token, head := t.query(i, group)
 		r := row0 + token
 		a.Q[i] = s.q[r*m.strideQ()+head*m.KeyDim:][:m.KeyDim]
 		a.Out[i] = s.att[r*m.strideA()+head*m.ValDim:][:m.ValDim]
@@ -355,10 +464,10 @@ func (s *State) project(w *kernel.Worker, in *kernel.Input, l *linear, post, raw
 	})
 }
 
-func (s *State) feedForward(w *kernel.Worker, y *layer) {
+func (s *State) feedForward(w *kernel.Worker, y *layer, l int) {
 	m := s.m
 	n := len(s.rows)
-	in := s.prepare(w, n, m.Dim, s.normed(y.ffnNorm), y.gate.m, y.up.m)
+	in := s.prepareTraced(w, n, m.Dim, seen{true, ghost.ResidMid, l}, s.normed(y.ffnNorm), y.gate.m, y.up.m)
 	// Gate and up of the same rows are computed together, so that they are
 	// still in the cache when they are multiplied.
 	groups := y.gate.m.Groups()
@@ -371,7 +480,7 @@ func (s *State) feedForward(w *kernel.Worker, y *layer) {
 			m.Path.GateMul(m.gate, g, g, u)
 		}
 	})
-	in = s.prepareTraced(w, n, m.FF, s.traced(func(t *Trace) *[]byte { return &t.hd }), func(r int, _ []float32) []float32 {
+	in = s.prepareTraced(w, n, m.FF, seen{true, ghost.Hidden, l}, func(r int, _ []float32) []float32 {
 		return s.g[r*m.strideF():][:m.FF]
 	}, y.down.m)
 	s.project(w, in, &y.down, y.postFFN, s.tracedRaw(func(t *Trace) []float32 { return t.dr }))

@@ -298,7 +298,7 @@ func (s *State) memoryBlock(w *kernel.Worker, y *layer, l int) {
 	} else {
 		s.picked(w, y, l)
 	}
-	in := s.prepareTraced(w, len(s.rows), m.FF, s.traced(func(t *Trace) *[]byte { return &t.hd }), func(r int, _ []float32) []float32 {
+	in := s.prepareTraced(w, len(s.rows), m.FF, seen{true, ghost.Hidden, l}, func(r int, _ []float32) []float32 {
 		return s.g[r*m.strideF():][:m.FF]
 	}, y.down.m)
 	s.project(w, in, &y.down, nil, nil)
@@ -308,7 +308,7 @@ func (s *State) memoryBlock(w *kernel.Worker, y *layer, l int) {
 func (s *State) hashed(w *kernel.Worker, y *layer, l int) {
 	m, x := s.m, y.memory
 	n := len(s.rows)
-	in := s.prepare(w, n, m.Dim, s.normed(y.ffnNorm), y.gate.m)
+	in := s.prepareTraced(w, n, m.Dim, seen{true, ghost.ResidMid, l}, s.normed(y.ffnNorm), y.gate.m)
 	s.multiply(w, in, nil, product{&y.gate, s.g, m.strideF()})
 	count := x.count()
 	ids, fetched := s.recall.ids[l], s.recall.bytes[l]
@@ -342,7 +342,7 @@ func (s *State) picked(w *kernel.Worker, y *layer, l int) {
 	m, x, c := s.m, y.memory, &s.recall
 	p := x.rule.Product
 	n, halves, count := len(s.rows), 2*p.Heads, p.Count()
-	in := s.prepare(w, n, m.Dim, s.normed(y.ffnNorm), y.gate.m, x.query.m)
+	in := s.prepareTraced(w, n, m.Dim, seen{true, ghost.ResidMid, l}, s.normed(y.ffnNorm), y.gate.m, x.query.m)
 	s.multiply(w, in, nil, product{&y.gate, s.g, m.strideF()}, product{&x.query, c.query, c.strideQ})
 	if s.trace != nil {
 		s.trace.queried(w, s, p, l)
@@ -402,10 +402,17 @@ func (s *State) picked(w *kernel.Worker, y *layer, l int) {
 
 // queried hashes raw queries. Their scores and rows follow from them.
 func (t *Trace) queried(w *kernel.Worker, s *State, p *sat.Product, l int) {
+	t.eachWide(w, l, func(g int) {
+		step := s.recall.strideQ
+		t.hashRows(l, g, ghost.MemoryQuery, bytesOf(s.recall.query[t.groups[g].first*step:]), 4*step)
+	})
+	if t.of(l).allWide {
+		return
+	}
 	w.For(len(s.rows), t.grain(len(s.rows)), func(begin, end int) {
 		k := &t.work[w.ID()].lanes
 		for r := begin; r < end; r++ {
-			if t.live[r] {
+			if t.single(l, r) {
 				t.value(s, k, r, l, ghost.MemoryQuery, 0, bytesOf(s.recall.query[r*s.recall.strideQ:][:p.QueryLen()]))
 			}
 		}

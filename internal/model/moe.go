@@ -69,7 +69,7 @@ func (s *State) moe(w *kernel.Worker, y *layer) {
 			}
 		}
 	})
-	groups = m.strideX() / kernel.GroupRows
+	groups = kernel.Pad(m.Dim) / kernel.GroupRows
 	s.perExpert(w, groups, max(1, min(16, groups/4)), func(b expertBatch, begin, end int) {
 		y.experts[b.expert].down.apply(s.out[b.begin*m.strideX():], m.strideX(), &s.expertIn[b.expert], begin, end)
 	})

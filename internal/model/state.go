@@ -89,7 +89,21 @@ type pair struct {
 type expertBatch struct{ expert, begin, end int }
 
 // tile is a run of (token, head) queries of one segment and key head.
-type tile struct{ seg, kvHead, first, n int }
+type tile struct {
+	seg, kvHead, first, n int
+	// across says that the tile has queries of one head, kvHead, of tokens from
+	// first on, which are half of a trace's group.
+	across bool
+	group  int
+}
+
+// query gives token and head of query i, where heads query heads share a key head.
+func (t *tile) query(i, heads int) (token, head int) {
+	if t.across {
+		return t.first + i, t.kvHead
+	}
+	return (t.first + i) / heads, t.kvHead*heads + (t.first+i)%heads
+}
 
 // NewState allocates for batches of up to most tokens.
 func (m *Model) NewState(team *kernel.Team, most int) *State {
@@ -138,7 +152,10 @@ func (m *Model) StateBytes(most, outputs int) int64 {
 	return int64(most)*int64(per) + int64(outputs)*int64(4*kernel.Pad(m.Vocab))
 }
 
-func (m *Model) strideX() int { return kernel.Pad(m.Dim) }
+// strideX is the distance of rows of the residual stream: an odd number of lines
+// of the cache, so that the rows that are hashed side by side do not meet in few
+// of its sets.
+func (m *Model) strideX() int { return kernel.Pad(m.Dim) | 16 }
 func (m *Model) strideQ() int { return kernel.Pad(m.Heads * m.KeyDim) }
 func (m *Model) strideK() int { return kernel.Pad(m.KVHeads * m.KeyDim) }
 func (m *Model) strideV() int { return kernel.Pad(m.KVHeads * m.ValDim) }
@@ -195,15 +212,15 @@ func (s *State) Forward(segs []Segment) ([][]float32, error) {
 	if n := len(s.want) * kernel.Pad(m.Vocab); cap(s.logits) < n {
 		s.logits = make([]float32, n)
 	}
+	if s.trace != nil {
+		s.trace.begin(s)
+	}
 	s.planAttention()
 	if err := s.hashes(); err != nil {
 		return nil, err
 	}
 	s.void.Store(false)
 	s.lost.Store(nil)
-	if s.trace != nil {
-		s.trace.begin(s)
-	}
 	s.team.Run(s.run)
 	if err := s.lost.Load(); err != nil {
 		return nil, *err

@@ -26,13 +26,13 @@ type Trace struct {
 
 	live    []bool // [row] hashed in this pass
 	kept    map[place][][]byte
-	roots   []merkle.Hash // of the last pass's positions
-	plain   []merkle.Hash // the same without logits
-	layers  []merkle.Hash // [row][layer]
-	tails   []merkle.Hash // [row]
-	leaves  []merkle.Hash // [row][width] of the current layer
-	width   int
-	layouts []*ghost.Layout          // [row] of the current layer
+	roots   []merkle.Hash            // of the last pass's positions
+	plain   []merkle.Hash            // the same without logits
+	layers  []merkle.Hash            // [row][layer]
+	tails   []merkle.Hash            // [row]
+	groups  []group                  // of the pass's rows
+	groupOf []int                    // [row]
+	layer   [2]layerTrace            // by the lowest bit of the layer: a layer closes while the next one begins
 	known   map[[2]int]*ghost.Layout // by layer and number of attention weights
 	rq, rk  []byte                   // [row]
 	top     []byte                   // [row] largest scores
@@ -50,6 +50,8 @@ type traceWork struct {
 	lanes   lanes
 	weights [2 * kernel.MaxQueries][]byte
 	nodes   []merkle.Hash
+	rows    []byte // what the rows of a group have in common places, see stride
+	keys    []byte // likewise
 }
 
 // NewTrace prepares to watch passes of s. g describes s's model.
@@ -62,7 +64,9 @@ func (s *State) NewTrace(g *ghost.Model) *Trace {
 	t.top = make([]byte, s.most*4*m.Heads)
 	t.layers = make([]merkle.Hash, s.most*m.Layers)
 	t.tails = make([]merkle.Hash, s.most)
-	t.layouts = make([]*ghost.Layout, s.most)
+	for i := range t.layer {
+		t.layer[i].layouts = make([]*ghost.Layout, s.most)
+	}
 	t.work = make([]traceWork, s.team.Size())
 	if m.postNorm {
 		t.or = make([]float32, s.most*m.strideX())
@@ -249,6 +253,7 @@ func (t *Trace) begin(s *State) {
 	for _, r := range s.rows {
 		t.live = append(t.live, t.Only == nil || t.Only(r.seg, r.pos))
 	}
+	t.group(s)
 	for i := range t.work {
 		t.work[i].lanes.h = t.h
 	}
@@ -256,7 +261,8 @@ func (t *Trace) begin(s *State) {
 
 // beginLayer finds the layout of every row. One member calls it.
 func (t *Trace) beginLayer(s *State, l int) {
-	t.width = 0
+	o := t.of(l)
+	o.width = 0
 	var last *ghost.Layout
 	lastCount := -1
 	y := &t.g.Layers[l]
@@ -268,28 +274,34 @@ func (t *Trace) beginLayer(s *State, l int) {
 			}
 			lastCount = c
 		}
-		t.layouts[i] = last
-		t.width = max(t.width, last.Len())
+		o.layouts[i] = last
+		o.width = max(o.width, last.Len())
 	}
-	if n := len(s.rows) * t.width; cap(t.leaves) < n {
-		t.leaves = make([]merkle.Hash, n+n/4)
+	t.widen(o)
+	if n := len(s.rows) * o.width; !o.allWide && cap(o.leaves) < n {
+		o.leaves = make([]merkle.Hash, n+n/4)
 	}
-	if n := len(s.rows) * t.layouts[0].Span(ghost.AttnOut, 0).Bytes; len(t.at) < n {
+	if n := len(s.rows) * o.layouts[0].Span(ghost.AttnOut, 0).Bytes; !o.allWide && len(t.at) < n {
 		t.at = make([]byte, n)
 	}
-	if n := len(s.rows) * t.layouts[0].Count(ghost.Hidden) * t.layouts[0].Span(ghost.Hidden, 0).Bytes; len(t.hd) < n {
+	experts := t.m.Experts > 0
+	if n := len(s.rows) * o.layouts[0].Count(ghost.Hidden) * o.layouts[0].Span(ghost.Hidden, 0).Bytes; (!o.allWide || experts) && len(t.hd) < n {
 		t.hd = make([]byte, n)
 	}
 }
 
-func (t *Trace) row(r int) []merkle.Hash { return t.leaves[r*t.width:][:t.layouts[r].Len()] }
+// row has room for the leaves of a row that is hashed by itself.
+func (t *Trace) row(l, r int) []merkle.Hash {
+	o := t.of(l)
+	return o.leaves[:cap(o.leaves)][r*o.width:][:o.layouts[r].Len()]
+}
 
 // keep stores a copy of a value's leaves if they are wanted.
 func (t *Trace) keep(s *State, r, l int, v ghost.Value, index int, value []byte) {
 	if t.Keep == nil || !t.Keep(s.rows[r].seg, s.rows[r].pos, l) {
 		return
 	}
-	sp := t.layouts[r].Span(v, index)
+	sp := t.of(l).layouts[r].Span(v, index)
 	dst := t.keptLeaves(s, r, l)
 	for i := range sp.Leaves() {
 		dst[sp.First+i] = append([]byte(nil), value[i*sp.Full:min((i+1)*sp.Full, len(value))]...)
@@ -300,16 +312,16 @@ func (t *Trace) keptLeaves(s *State, r, l int) [][]byte {
 	s.keepMu.Lock()
 	defer s.keepMu.Unlock()
 	p := place{s.rows[r].seg, s.rows[r].pos, l}
-	if len(t.kept[p]) != t.layouts[r].Len() {
-		t.kept[p] = make([][]byte, t.layouts[r].Len())
+	if len(t.kept[p]) != t.of(l).layouts[r].Len() {
+		t.kept[p] = make([][]byte, t.of(l).layouts[r].Len())
 	}
 	return t.kept[p]
 }
 
 // value hashes one value of row r.
 func (t *Trace) value(s *State, k *lanes, r, l int, v ghost.Value, index int, data []byte) {
-	sp := t.layouts[r].Span(v, index)
-	k.add(t.row(r)[sp.First:], data, sp.Full)
+	sp := t.of(l).layouts[r].Span(v, index)
+	k.add(t.row(l, r)[sp.First:], data, sp.Full)
 	t.keep(s, r, l, v, index, data)
 }
 
@@ -322,13 +334,17 @@ const maxGrain = 8
 // overwrites the residual stream.
 func (t *Trace) attended(w *kernel.Worker, s *State, l int) {
 	m := t.m
+	t.attendedWide(w, s, l)
+	if t.of(l).allWide {
+		return
+	}
 	w.For(len(s.rows), t.grain(len(s.rows)), func(begin, end int) {
 		k := &t.work[w.ID()].lanes
 		for r := begin; r < end; r++ {
-			if !t.live[r] {
+			if !t.single(l, r) {
 				continue
 			}
-			y := t.layouts[r]
+			y := t.of(l).layouts[r]
 			part := func(b []byte, v ghost.Value) []byte { n := y.Span(v, 0).Bytes; return b[r*n:][:n] }
 			t.value(s, k, r, l, ghost.RawQuery, 0, part(t.rq, ghost.RawQuery))
 			t.value(s, k, r, l, ghost.RawKey, 0, part(t.rk, ghost.RawKey))
@@ -343,17 +359,22 @@ func (t *Trace) attended(w *kernel.Worker, s *State, l int) {
 	})
 }
 
-// fed hashes what the feed-forward block left behind and closes the layer.
+// fed hashes what the feed-forward block left behind and closes the layer, but
+// for the rows whose stream the next layer's norm will read.
 func (t *Trace) fed(w *kernel.Worker, s *State, l int) {
 	m := t.m
+	t.fedWide(w, s, l)
+	if t.of(l).allWide {
+		return
+	}
 	w.For(len(s.rows), t.grain(len(s.rows)), func(begin, end int) {
 		work := &t.work[w.ID()]
 		k := &work.lanes
 		for r := begin; r < end; r++ {
-			if !t.live[r] {
+			if !t.single(l, r) {
 				continue
 			}
-			y := t.layouts[r]
+			y := t.of(l).layouts[r]
 			n := y.Span(ghost.Hidden, 0).Bytes
 			if y.Count(ghost.RouterLogits) > 0 {
 				t.value(s, k, r, l, ghost.RouterLogits, 0, bytesOf(s.routed[r*kernel.Pad(m.Experts):][:m.Experts]))
@@ -372,10 +393,10 @@ func (t *Trace) fed(w *kernel.Worker, s *State, l int) {
 		for r := begin; r < end; {
 			// Neighbours with as many leaves, side by side.
 			var last [maxGrain]merkle.Hash
-			first, n := r, t.layouts[r].Len()
+			first, n := r, t.of(l).layouts[r].Len()
 			work.nodes = work.nodes[:0]
-			for ; r < end && r-first < len(last) && t.live[r] && t.layouts[r].Len() == n; r++ {
-				work.nodes = append(work.nodes, t.row(r)...)
+			for ; r < end && r-first < len(last) && t.single(l, r) && t.of(l).layouts[r].Len() == n; r++ {
+				work.nodes = append(work.nodes, t.row(l, r)...)
 			}
 			if r == first {
 				r++
@@ -392,15 +413,20 @@ func (t *Trace) fed(w *kernel.Worker, s *State, l int) {
 // attendTraced is attendTile for tiles [begin, end), at most two, with their
 // weights hashed side by side.
 func (t *Trace) attendTraced(w *kernel.Worker, s *State, y *layer, l int, tiles []tile) {
+	if tiles[0].across && t.of(l).wide[tiles[0].group] {
+		t.attendWide(w, s, y, l, tiles)
+		return
+	}
 	m := t.m
 	work := &t.work[w.ID()]
 	e := t.g.ElemBytes()
-	group := m.Heads / m.KVHeads
+	heads := m.Heads / m.KVHeads
 	for j, tl := range tiles {
 		a := &s.scratch[w.ID()]
 		row0 := s.firstRow(tl.seg)
 		for i := range tl.n {
-			r := row0 + (tl.first+i)/group
+			token, _ := tl.query(i, heads)
+			r := row0 + token
 			if !t.live[r] {
 				continue
 			}
@@ -413,19 +439,12 @@ func (t *Trace) attendTraced(w *kernel.Worker, s *State, y *layer, l int, tiles 
 			a.Weights[i] = *b
 		}
 		s.attendTile(w, y, l, tl)
-		for i := 0; i < tl.n; {
-			r, head := row0+(tl.first+i)/group, tl.kvHead*group+(tl.first+i)%group
-			n := min(group-(tl.first+i)%group, tl.n-i) // heads of this row
-			if t.live[r] {
-				sp := t.layouts[r].Span(ghost.Weights, head)
-				to, each := t.row(r)[sp.First:], sp.Leaves()
-				for k := range n {
-					work.lanes.add(to[k*each:], a.Weights[i+k], sp.Full)
-					binary.LittleEndian.PutUint32(t.top[(r*m.Heads+head+k)*4:], math.Float32bits(a.Top[i+k]))
-					t.keep(s, r, l, ghost.Weights, head+k, a.Weights[i+k])
-				}
+		for i := range tl.n {
+			token, head := tl.query(i, heads)
+			if r := row0 + token; t.live[r] {
+				t.value(s, &work.lanes, r, l, ghost.Weights, head, a.Weights[i])
+				binary.LittleEndian.PutUint32(t.top[(r*m.Heads+head)*4:], math.Float32bits(a.Top[i]))
 			}
-			i += n
 		}
 		clear(a.Weights[:])
 	}
@@ -562,13 +581,4 @@ func elem(dst []byte, j int, src []byte, i, e int) {
 	} else {
 		binary.LittleEndian.PutUint32(dst[4*j:], binary.LittleEndian.Uint32(src[4*i:]))
 	}
-}
-
-// cacheBytes writes values that are already rounded in the cache's format.
-func cacheBytes(p kernel.Path, dst []byte, x []float32, kv arith.KV) {
-	if kv == arith.KVF16 {
-		p.Halves(dst, x)
-		return
-	}
-	copy(dst, bytesOf(x))
 }

@@ -82,10 +82,12 @@ func elementwise(e *expConsts) {
 	gated("silu", e)
 	gated("gelu", e)
 	quantiseBlocks(e)
-	expChunk(e)
+	expChunk(e, false)
+	expChunk(e, true)
 	maxChunk()
 	toF16()
 	roundF16()
+	roundKeep()
 	rope("Norm")
 	rope("Neox")
 }
@@ -201,7 +203,8 @@ func gated(act string, e *expConsts) {
 
 // quantiseBlocks emits quantiseGo for blocks of 32 and 256: codes qstep bytes
 // apart, scales dstep bytes apart, sums of each 16 codes in a row. It returns
-// 1 where a value was not finite.
+// 1 where a value was not finite. With keep, codes and scales are written a
+// second time, without gaps.
 func quantiseBlocks(e *expConsts) {
 	absMask := GLOBL("absMask", RODATA|NOPTR)
 	DATA(0, U32(0x7fffffff))
@@ -209,9 +212,18 @@ func quantiseBlocks(e *expConsts) {
 	least := fconst("minScaled", 0x1p-100)
 	inf := GLOBL("infBits", RODATA|NOPTR)
 	DATA(0, U32(0x7f800000))
-	for _, block := range []int{32, 256} {
-		TEXT("quantise"+itoa(block)+"AVX512", NOSPLIT, "func(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int) int")
+	for i := range 4 {
+		block, keep := []int{32, 256}[i%2], i >= 2
+		name, more := "quantise"+itoa(block), ""
+		if keep {
+			name, more = name+"Keep", ", codes *byte, scales *byte"
+		}
+		TEXT(name+"AVX512", NOSPLIT, "func(x *float32, q *int8, qstep int, d *float32, dstep int, sums *int32, nb int"+more+") int")
 		Pragma("noescape")
+		var codes, scales Register
+		if keep {
+			codes, scales = Load(Param("codes"), GP64()), Load(Param("scales"), GP64())
+		}
 		x := Load(Param("x"), GP64())
 		q := Load(Param("q"), GP64())
 		qstep := Load(Param("qstep"), GP64())
@@ -248,17 +260,21 @@ func quantiseBlocks(e *expConsts) {
 		JCS(LabelRef("finite"))
 		MOVQ(U32(1), bad)
 		Label("finite")
-		c, scale, inv, keep := XMM(), XMM(), XMM(), XMM()
+		c, scale, inv, large := XMM(), XMM(), XMM(), XMM()
 		VMOVSS(c127, c)
 		VDIVSS(c, xm, scale)
 		VMOVSS(e.one, c)
 		VDIVSS(scale, c, inv)
 		lim := XMM()
 		VMOVSS(least, lim)
-		VCMPSS(U8(13), lim, xm, keep) // xm >= least
-		VANDPS(keep, scale, scale)
-		VANDPS(keep, inv, inv)
+		VCMPSS(U8(13), lim, xm, large) // xm >= least
+		VANDPS(large, scale, scale)
+		VANDPS(large, inv, inv)
 		VMOVSS(scale, Mem{Base: d})
+		if keep {
+			VMOVSS(scale, Mem{Base: scales})
+			ADDQ(U8(4), scales)
+		}
 		iv := ZMM()
 		VBROADCASTSS(inv, iv)
 		for i := 0; i < v; i++ {
@@ -266,7 +282,14 @@ func quantiseBlocks(e *expConsts) {
 			VMULPS(Mem{Base: x, Disp: 64 * i}, iv, w)
 			VADDPS(mg, w, w)
 			VPSUBD(mg, w, w)
-			VPMOVDB(w, Mem{Base: q, Disp: 16 * i})
+			if keep {
+				b := XMM()
+				VPMOVDB(w, b)
+				VMOVDQU8(b, Mem{Base: q, Disp: 16 * i})
+				VMOVDQU8(b, Mem{Base: codes, Disp: 16 * i})
+			} else {
+				VPMOVDB(w, Mem{Base: q, Disp: 16 * i})
+			}
 			// sum of the 16 codes
 			sy, sx, su := YMM(), XMM(), XMM()
 			VEXTRACTI64X4(U8(1), w, sy)
@@ -280,6 +303,9 @@ func quantiseBlocks(e *expConsts) {
 			VMOVD(sx, Mem{Base: sums, Disp: 4 * i})
 		}
 		ADDQ(U32(uint32(4*block)), x)
+		if keep {
+			ADDQ(U32(uint32(block)), codes)
+		}
 		ADDQ(qstep, q)
 		ADDQ(dstep, d)
 		ADDQ(U32(uint32(4*v)), sums)
@@ -292,15 +318,27 @@ func quantiseBlocks(e *expConsts) {
 }
 
 // expChunk replaces the 64 scores of a chunk by e^(s−max), rounded to f16 when
-// round is not 0, zero where mask has no bit, and returns their sum.
-func expChunk(e *expConsts) {
-	TEXT("expChunkAVX512", NOSPLIT, "func(s *float32, mask uint64, max float32, round int) float32")
+// round is not 0, zero where mask has no bit, and returns their sum. With keep
+// it always rounds, and also writes the f16 values.
+func expChunk(e *expConsts, keep bool) {
+	var to Register
+	if keep {
+		TEXT("expKeepAVX512", NOSPLIT, "func(s *float32, mask uint64, max float32, to *byte) float32")
+	} else {
+		TEXT("expChunkAVX512", NOSPLIT, "func(s *float32, mask uint64, max float32, round int) float32")
+	}
 	Pragma("noescape")
+	if keep {
+		to = Load(Param("to"), GP64())
+	}
 	s := Load(Param("s"), GP64())
 	mask := GP64()
 	Load(Param("mask"), mask)
 	mx := Load(Param("max"), XMM())
-	round := Load(Param("round"), GP64())
+	var round Register
+	if !keep {
+		round = Load(Param("round"), GP64())
+	}
 	sub, acc := ZMM(), ZMM()
 	VBROADCASTSS(mx, sub)
 	VPXORD(acc, acc, acc)
@@ -310,20 +348,28 @@ func expChunk(e *expConsts) {
 	z := ZMM()
 	VMOVUPS(Mem{Base: s}, z)
 	VSUBPS(sub, z, z)
-	nan, keep := K(), ZMM()
-	VMOVAPS(z, keep)
+	nan, score := K(), ZMM()
+	VMOVAPS(z, score)
 	VCMPPS(U8(3), z, z, nan)
 	p := e.emit(z)
-	VMOVAPS(keep, nan, p)
-	CMPQ(round, U8(0))
-	JEQ(LabelRef("plain"))
-	y := YMM()
-	VCVTPS2PH(U8(0), p, y)
-	VCVTPH2PS(y, p)
-	Label("plain")
-	k := K()
-	KMOVW(mask.As32(), k)
-	VMOVAPS_Z(p, k, p)
+	VMOVAPS(score, nan, p)
+	y, k := YMM(), K()
+	if keep {
+		KMOVW(mask.As32(), k)
+		VMOVAPS_Z(p, k, p)
+		VCVTPS2PH(U8(0), p, y)
+		VMOVDQU32(y, Mem{Base: to})
+		VCVTPH2PS(y, p)
+		ADDQ(U8(32), to)
+	} else {
+		CMPQ(round, U8(0))
+		JEQ(LabelRef("plain"))
+		VCVTPS2PH(U8(0), p, y)
+		VCVTPH2PS(y, p)
+		Label("plain")
+		KMOVW(mask.As32(), k)
+		VMOVAPS_Z(p, k, p)
+	}
 	VMOVUPS(p, Mem{Base: s})
 	VADDPS(p, acc, acc)
 	SHRQ(U8(16), mask)
@@ -406,6 +452,28 @@ func roundF16() {
 	Label("plain")
 	VMOVUPS(z, Mem{Base: p})
 	ADDQ(U32(64), p)
+	DECQ(n)
+	JNZ(LabelRef("l"))
+	VZEROUPPER()
+	RET()
+}
+
+// x[i] = f16(x[i]), also written as it is
+func roundKeep() {
+	TEXT("roundKeepAVX512", NOSPLIT, "func(x *float32, to *byte, n int)")
+	Pragma("noescape")
+	p := Load(Param("x"), GP64())
+	to := Load(Param("to"), GP64())
+	n := Load(Param("n"), GP64())
+	Label("l")
+	z, y := ZMM(), YMM()
+	VMOVUPS(Mem{Base: p}, z)
+	VCVTPS2PH(U8(0), z, y)
+	VMOVDQU32(y, Mem{Base: to})
+	VCVTPH2PS(y, z)
+	VMOVUPS(z, Mem{Base: p})
+	ADDQ(U32(64), p)
+	ADDQ(U32(32), to)
 	DECQ(n)
 	JNZ(LabelRef("l"))
 	VZEROUPPER()
