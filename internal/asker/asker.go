@@ -77,8 +77,29 @@ type Asker struct {
 	writing sync.Mutex // of entries into the journal, in their order; before mu
 
 	mu      sync.Mutex
-	entries []Entry // oldest first, at most maxEntries
+	entries []Entry             // oldest first, at most maxEntries
+	felt    []felt              // what each of entries says of its provider
+	known   []market.Experience // of felt, once it is asked for; nil: to be gathered
 	busy    map[ghost.Key]int
+	lanes   map[ghost.Key]chan struct{} // an element for each payment to a provider that is under way
+}
+
+// mostPayments is how many payments to one provider are under way at once. A line
+// of credit takes 63 that are not agreed yet and each message carries all of them,
+// so that payments of many answers wait here for their turn: fewer make small
+// messages, and these are enough for hundreds in a second to the other end of the world.
+const mostPayments = 16
+
+// lane is where payments to a provider take turns.
+func (a *Asker) lane(provider ghost.Key) chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := a.lanes[provider]
+	if l == nil {
+		l = make(chan struct{}, mostPayments)
+		a.lanes[provider] = l
+	}
+	return l
 }
 
 // Entry is the account of one job that this node asked for.
@@ -158,13 +179,13 @@ func New(o Options) (*Asker, error) {
 			return nil, err
 		}
 	}
-	a := &Asker{o: o, self: self, busy: map[ghost.Key]int{}}
+	a := &Asker{o: o, self: self, busy: map[ghost.Key]int{}, lanes: map[ghost.Key]chan struct{}{}}
 	a.names = &library{dir: filepath.Join(o.Dir, "models"), http: o.HTTP, known: map[ghost.ID]*known{}, busy: map[ghost.ID]chan struct{}{}, blame: a.blame}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	for _, b := range o.Journal.All(entryPrefix) {
 		var e Entry
 		if json.Unmarshal(b, &e) == nil {
-			a.entries = append(a.entries, e)
+			a.entries, a.felt = append(a.entries, e), append(a.felt, feel(&e))
 		}
 	}
 	return a, nil
@@ -252,35 +273,52 @@ func (a *Asker) Entries(n int) []Entry {
 	return out
 }
 
-// Experience is what the entries say of providers.
+// Experience is what the entries say of providers. It is shared, and not to be changed.
 func (a *Asker) Experience() []market.Experience {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var out []market.Experience
-	for i := range a.entries {
-		e := &a.entries[i]
-		if e.Phase == job.PhaseCancelled { // says nothing of the provider
-			continue
+	if a.known == nil {
+		a.known = make([]market.Experience, 0, len(a.felt))
+		for i := range a.felt {
+			if a.felt[i].says {
+				a.known = append(a.known, a.felt[i].Experience)
+			}
 		}
-		x := market.Experience{At: e.At / 1000, OK: e.Phase == job.PhaseSettled || e.Phase == job.PhaseAudited, Reason: string(e.Code), TTFTms: e.TTFTms, TPSMilli: e.TPSMilli, SpentMsat: e.PaidMsat}
-		id, err := ghost.ParseID(e.ModelID)
-		if n, err2 := hex.Decode(x.Provider[:], []byte(e.Provider)); err != nil || err2 != nil || n != len(x.Provider) {
-			continue
-		}
-		x.Model = id
-		if x.OK {
-			x.Reason = ""
-		}
-		switch e.Verdict {
-		case "passed":
-			x.Audit = market.AuditPassed
-		case "failed":
-			x.Audit = market.AuditFailed
-		case verdictMissing:
-			x.OK, x.Reason = false, "no-proof"
-		}
-		out = append(out, x)
 	}
+	return a.known
+}
+
+// felt is what an entry says of a provider, if it says anything. It is made once:
+// each question looks at those of all entries.
+type felt struct {
+	market.Experience
+	says bool
+}
+
+// feel reads an entry. A job that was cancelled says nothing of its provider.
+func feel(e *Entry) (out felt) {
+	if e.Phase == job.PhaseCancelled || len(e.Provider) != 2*len(out.Provider) {
+		return felt{}
+	}
+	x := &out.Experience
+	*x = market.Experience{At: e.At / 1000, OK: e.Phase == job.PhaseSettled || e.Phase == job.PhaseAudited, Reason: string(e.Code), TTFTms: e.TTFTms, TPSMilli: e.TPSMilli, SpentMsat: e.PaidMsat}
+	id, err := ghost.ParseID(e.ModelID)
+	if n, err2 := hex.Decode(x.Provider[:], []byte(e.Provider)); err != nil || err2 != nil || n != len(x.Provider) {
+		return felt{}
+	}
+	x.Model = id
+	if x.OK {
+		x.Reason = ""
+	}
+	switch e.Verdict {
+	case "passed":
+		x.Audit = market.AuditPassed
+	case "failed":
+		x.Audit = market.AuditFailed
+	case verdictMissing:
+		x.OK, x.Reason = false, "no-proof"
+	}
+	out.says = true
 	return out
 }
 
@@ -319,14 +357,15 @@ func (a *Asker) put(e Entry) {
 		if put[1].Key == put[0].Key {
 			put = put[:1]
 		}
-		a.entries[i] = e
+		a.entries[i], a.felt[i] = e, feel(&e)
 	} else {
-		a.entries = append(a.entries, e)
+		a.entries, a.felt = append(a.entries, e), append(a.felt, feel(&e))
 	}
+	a.known = nil
 	for len(a.entries) > maxEntries {
 		old := &a.entries[0]
 		put = append(put, pay.Entry{Key: entryKey(old)})
-		a.entries = a.entries[1:]
+		a.entries, a.felt = a.entries[1:], a.felt[1:]
 	}
 	a.mu.Unlock()
 	if err := a.o.Journal.Put(put...); err != nil {

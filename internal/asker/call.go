@@ -41,8 +41,10 @@ type call struct {
 	done  chan struct{}
 	more  chan struct{} // something is in out; one message at most
 
-	mu  sync.Mutex
-	out []piece // delivered and not taken, in order
+	mu     sync.Mutex
+	out    []piece      // delivered and not taken, in order
+	due    pay.MilliSat // the most that is to be paid
+	inLine bool         // a payment waits for its turn, and will be of due
 
 	texts []string         // of each token of the answer
 	maker texter           // that made them
@@ -240,7 +242,7 @@ func (c *call) step(in job.AskerInput, nonce ghost.Nonce) {
 		case job.Fund:
 			c.a.live.Go(func() { c.fund(a.Offer) })
 		case job.Pay:
-			c.a.live.Go(func() { c.pay(a.Total) })
+			c.queue(a.Total)
 		case job.Deliver:
 			p := piece{a.Tokens, c.probs}
 			if len(p.probs) != len(p.tokens) {
@@ -369,6 +371,34 @@ func (c *call) fund(offer []byte) {
 		return
 	}
 	c.give(job.Funded{})
+}
+
+// queue lets a payment take its turn among those to the same provider. One that
+// waits already becomes larger.
+func (c *call) queue(total pay.MilliSat) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.due = max(c.due, total)
+	if c.inLine {
+		return
+	}
+	c.inLine = true
+	c.a.live.Go(func() {
+		lane := c.a.lane(c.order.Provider)
+		select {
+		case lane <- struct{}{}:
+		case <-c.done: // nothing is to be paid any more
+			return
+		case <-c.a.ctx.Done():
+			return
+		}
+		defer func() { <-lane }()
+		c.mu.Lock()
+		total := c.due
+		c.inLine = false
+		c.mu.Unlock()
+		c.pay(total)
+	})
 }
 
 func (c *call) pay(total pay.MilliSat) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -26,7 +27,7 @@ import (
 
 // chain is a gateway before an asker before a provider before a server that
 // computes nothing: what a question costs on the way.
-func chain(t testing.TB, upstream http.HandlerFunc, most int, disk bool) (url string) {
+func chain(t testing.TB, upstream http.HandlerFunc, most int, disk bool, log *slog.Logger) (url string) {
 	t.Helper()
 	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.URL.Path == "/v1/models" {
@@ -73,7 +74,7 @@ func chain(t testing.TB, upstream http.HandlerFunc, most int, disk bool) (url st
 	p.Offer(provider.Ask{ID: ghost.Digest(ask.ID), Model: m.ID, Prices: pay.Prices{Prompt: 1000, Answer: 1000}, Expires: time.Now().Add(time.Hour)})
 	owed, err := pay.NewCredit(own, ja, limit)
 	fail(err)
-	a, err := asker.New(asker.Options{Secret: own, Rails: []pay.Rail{owed}, Journal: ja, Dir: t.TempDir(), Asks: func() []*market.Ask { return []*market.Ask{ask} }})
+	a, err := asker.New(asker.Options{Secret: own, Rails: []pay.Rail{owed}, Journal: ja, Dir: t.TempDir(), Log: log, Asks: func() []*market.Ask { return []*market.Ask{ask} }})
 	fail(err)
 	g, err := gateway.New(gateway.Options{Backend: a})
 	fail(err)
@@ -115,7 +116,7 @@ func TestManyStreamsThrough(t *testing.T) {
 		case <-q.Context().Done():
 		}
 		io.WriteString(w, "data: [DONE]\n\n")
-	}, n, false)
+	}, n, false, nil)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -152,7 +153,7 @@ func TestManyStreamsThrough(t *testing.T) {
 		t.Errorf("%d MiB are more than 1 GiB", after.Sys>>20)
 	}
 	close(hold)
-	ends, errs := 0, 0
+	ends, errs, why := 0, 0, map[string]int{}
 	var mu sync.Mutex
 	var work sync.WaitGroup
 	for _, c := range conns {
@@ -165,15 +166,60 @@ func TestManyStreamsThrough(t *testing.T) {
 				t.Error(err)
 			case strings.Contains(string(b), "[DONE]"):
 				ends++
-			case strings.Contains(string(b), `"error"`): // a machine that is busy with all of them at once
+			case strings.Contains(string(b), `"error"`): // a machine that is busy with all of them for longer than a provider waits to be paid
 				errs++
+				_, text, _ := strings.Cut(string(b), `"error"`)
+				why[text[:min(len(text), 300)]]++
 			}
 		})
 	}
 	work.Wait()
-	t.Logf("all released at once: %d came to their end, %d were told why not", ends, errs)
+	t.Logf("all released at once: %d came to their end, %d were told why not: %v", ends, errs, why)
 	if ends+errs != n || ends == 0 {
 		t.Errorf("%d of %d streams were left without a word", n-ends-errs, n)
+	}
+}
+
+// TestBurstPays: answers that fall due at one moment, more than a line of credit takes
+// payments that are not agreed, are all paid at the first try and come to their end.
+func TestBurstPays(t *testing.T) {
+	const n = 200
+	hold := make(chan struct{})
+	log := &safeLog{}
+	url := chain(t, func(w http.ResponseWriter, q *http.Request) {
+		say(w, "Once upon a time")
+		select {
+		case <-hold:
+		case <-q.Context().Done():
+		}
+		_, _ = io.WriteString(w, "data: [DONE]\n\n")
+	}, n, false, slog.New(slog.NewTextHandler(log, nil)))
+	var began, ended sync.WaitGroup
+	began.Add(n)
+	for range n {
+		ended.Go(func() {
+			w, err := http.Post(url+"/v1/chat/completions", "application/json", strings.NewReader(far))
+			if err != nil {
+				t.Error(err)
+				began.Done()
+				return
+			}
+			defer w.Body.Close()
+			r := bufio.NewReader(w.Body)
+			if _, err := r.ReadString('\n'); err != nil {
+				t.Error(err)
+			}
+			began.Done()
+			if b, err := io.ReadAll(r); err != nil || !strings.Contains(string(b), "[DONE]") || strings.Contains(string(b), `"error"`) {
+				t.Errorf("%v: %s", err, b)
+			}
+		})
+	}
+	began.Wait()
+	close(hold)
+	ended.Wait()
+	if text := log.String(); strings.Contains(text, "msg=payment") || strings.Count(text, "msg=asked") != n {
+		t.Errorf("%d accounts; payments that failed: %.2000s", strings.Count(text, "msg=asked"), text)
 	}
 }
 
@@ -183,7 +229,7 @@ func BenchmarkThrough(b *testing.B) {
 	url := chain(b, func(w http.ResponseWriter, _ *http.Request) {
 		say(w, "Once upon a time")
 		io.WriteString(w, "data: [DONE]\n\n")
-	}, 8, true)
+	}, 8, true, nil)
 	var first []time.Duration
 	for b.Loop() {
 		begin := time.Now()
