@@ -105,7 +105,7 @@ func unpackLeaf(leaf, b []byte, n int) (rest []byte, err error) {
 		if len(b) < 2 {
 			return nil, errors.New("the proof ends within floats")
 		}
-		base, width := uint32(b[0]), int(b[1])
+		base, width := b[0], int(b[1])
 		if width > 8 {
 			return nil, errPacking
 		}
@@ -115,43 +115,54 @@ func unpackLeaf(leaf, b []byte, n int) (rest []byte, err error) {
 		if len(b) < size {
 			return nil, fmt.Errorf("the proof ends %d bytes too early", size-len(b))
 		}
-		mask := uint32(1)<<width - 1
-		// any has all differences; wrong has its highest bit if one is above base,
-		// and zero if one is 0.
-		var any, wrong, zero uint32
+		// Of eight floats the differences are spread, from width bits each to a byte
+		// each: halves, quarters, eighths.
+		w := uint(width) & 15 // a bound that the compiler sees, for the shifts
+		mask := uint64(1)<<w - 1
+		four := uint64(1)<<(4*w) - 1
+		two := (1<<(2*w) - 1) * uint64(1<<32|1)
+		one := mask * (1<<48 | 1<<32 | 1<<16 | 1)
+		var any, zero uint64 // any has the bits of all differences, zero its high bits if one is 0
 		to, at := leaf[:4*k], 3*k
-		w := uint(width) & 15              // bounds that the compiler sees, for the shifts
 		for ; len(to) >= 32; at += width { // eight floats have width bytes of differences
-			acc := load(b[at:])
-			x0, x1, x2 := binary.LittleEndian.Uint64(low), binary.LittleEndian.Uint64(low[8:]), binary.LittleEndian.Uint64(low[16:24])
-			d0, d1, d2, d3 := uint32(acc)&mask, uint32(acc>>w)&mask, uint32(acc>>(2*w))&mask, uint32(acc>>(3*w))&mask
-			acc >>= 4 * w
-			d4, d5, d6, d7 := uint32(acc)&mask, uint32(acc>>w)&mask, uint32(acc>>(2*w))&mask, uint32(acc>>(3*w))&mask
-			any |= d0 | d1 | d2 | d3 | d4 | d5 | d6 | d7
-			zero |= (d0 - 1) | (d1 - 1) | (d2 - 1) | (d3 - 1) | (d4 - 1) | (d5 - 1) | (d6 - 1) | (d7 - 1)
-			d0, d1, d2, d3, d4, d5, d6, d7 = base-d0, base-d1, base-d2, base-d3, base-d4, base-d5, base-d6, base-d7
-			wrong |= d0 | d1 | d2 | d3 | d4 | d5 | d6 | d7
-			binary.LittleEndian.PutUint64(to, join(uint32(x0), d0)|join(uint32(x0>>24), d1)<<32)
-			binary.LittleEndian.PutUint64(to[8:], join(uint32(x0>>48|x1<<16), d2)|join(uint32(x1>>8), d3)<<32)
-			binary.LittleEndian.PutUint64(to[16:], join(uint32(x1>>32), d4)|join(uint32(x1>>56|x2<<8), d5)<<32)
-			binary.LittleEndian.PutUint64(to[24:32], join(uint32(x2>>16), d6)|join(uint32(x2>>40), d7)<<32)
+			d := load(b[at:])
+			d = d&four | d>>(4*w)&four<<32
+			d = d&two | d<<(16-2*w)&(two<<16)
+			d = d&one | d<<(8-w)&(one<<8)
+			any |= d
+			zero |= (d - bytes01) &^ d & bytes80
+			if uint64(base) < mask && above(d, base) {
+				return nil, errPacking
+			}
+			e := uint64(base)*bytes01 - d
+			binary.LittleEndian.PutUint64(to, join(binary.LittleEndian.Uint64(low), e))
+			binary.LittleEndian.PutUint64(to[8:], join(binary.LittleEndian.Uint64(low[6:]), e>>16))
+			binary.LittleEndian.PutUint64(to[16:], join(binary.LittleEndian.Uint64(low[12:]), e>>32))
+			binary.LittleEndian.PutUint64(to[24:32], join(binary.LittleEndian.Uint64(low[16:24])>>16, e>>48))
 			to, low = to[32:], low[24:]
 		}
 		if len(to) > 0 {
 			acc := load(b[at:size])
 			for ; len(to) > 0; to, low = to[4:], low[3:] {
-				d := uint32(acc) & mask
-				acc >>= width
+				d := acc & mask
+				acc >>= w
 				any |= d
-				zero |= d - 1
-				wrong |= base - d
-				binary.LittleEndian.PutUint32(to, uint32(join(uint32(low[0])|uint32(low[1])<<8|uint32(low[2])<<16, base-d)))
+				if d == 0 {
+					zero = 1
+				}
+				if d > uint64(base) {
+					return nil, errPacking
+				}
+				binary.LittleEndian.PutUint32(to, uint32(join(uint64(low[0])|uint64(low[1])<<8|uint64(low[2])<<16, uint64(base)-d)))
 			}
 			if acc != 0 {
 				return nil, errPacking
 			}
 		}
-		if bits.Len32(any) != width || int32(zero) >= 0 || int32(wrong) < 0 {
+		any |= any >> 32
+		any |= any >> 16
+		any |= any >> 8
+		if bits.Len8(byte(any)) != width || zero == 0 {
 			return nil, errPacking
 		}
 		b, leaf, n = b[size:], leaf[4*k:], n-k
@@ -173,7 +184,18 @@ func load(b []byte) (x uint64) {
 	return x
 }
 
-// join makes a float of the lowest 24 bits of x, mantissa and sign, and an exponent.
-func join(x, exponent uint32) uint64 {
-	return uint64(x&0x7fffff | exponent<<23 | x<<8&0x80000000)
+// above reports whether one of the eight bytes of d is larger than base.
+func above(d uint64, base byte) bool {
+	for ; d != 0; d >>= 8 {
+		if byte(d) > base {
+			return true
+		}
+	}
+	return false
+}
+
+// join makes two floats of the lowest 48 bits of x, mantissa and sign of each, and
+// the two lowest bytes of e, their exponents.
+func join(x, e uint64) uint64 {
+	return x&0x7fffff | x<<8&0x7fffff80000000 | x<<16&(1<<63) | e&0xff<<23 | e>>8&0xff<<55
 }

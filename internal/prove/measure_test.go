@@ -116,7 +116,7 @@ func TestMeasure(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("replay and root: %.2f s (cpu %.2f s)", time.Since(begin).Seconds(), (cpu() - used).Seconds())
-	sizes(t, n, run)
+	sizes(t, n, run, len(run.Model.Layers))
 	for i, want := range []struct {
 		size  audit.Size
 		whole int
@@ -165,14 +165,34 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// firstLayer is how many cells of a challenge are in the first layer, whose input
+// is the embedding. Those whose neighbour in the second is drawn too are not counted.
+func firstLayer(ch audit.Challenge, run *audit.Run) (n int) {
+	layers, _ := ch.Touches(run)
+	for k := range layers {
+		if k[1] == 0 && !layers[[2]int{k[0], 1}] {
+			n++
+		}
+	}
+	return n
+}
+
 // sizes reports how large proofs are over many challenges: what is drawn decides
-// how many rows the checks of scales open.
-func sizes(t *testing.T, n *Node, run *audit.Run) {
+// how many rows the checks of scales open. Of a model that stands for one of so
+// many layers it takes challenges with as few cells in the first layer as those of
+// that one have on average.
+func sizes(t *testing.T, n *Node, run *audit.Run, standsFor int) {
 	layers, tails := map[[2]int]bool{}, map[int]bool{}
 	var of [2][]audit.Challenge
 	for i, cells := range []int{8, 32} {
 		for seed := range 40 {
 			ch := audit.Challenge{Seed: [32]byte{byte(seed), byte(cells)}, Cells: cells, Tails: 2 + i*2, Full: 1}
+			first := (seed+1)*cells/standsFor - seed*cells/standsFor
+			for standsFor != len(run.Model.Layers) && firstLayer(ch, run) != first {
+				if ch.Seed[2]++; ch.Seed[2] == 0 {
+					ch.Seed[3]++
+				}
+			}
 			of[i] = append(of[i], ch)
 			l, x := ch.Touches(run)
 			maps.Copy(layers, l)
@@ -192,15 +212,15 @@ func sizes(t *testing.T, n *Node, run *audit.Run) {
 			}
 			with[ch.Whole()] = append(with[ch.Whole()], len(proof))
 		}
-		total := 0
+		var mean [2]float64
 		for whole, all := range with {
 			sum := 0
 			for _, n := range all {
 				sum += n
 			}
-			total += sum
-			t.Logf("c = %d, %d opened whole: %d proofs of %d to %d bytes, %d on average", cells, whole, len(all), slices.Min(all), slices.Max(all), sum/len(all))
+			mean[whole] = float64(sum) / float64(len(all))
+			t.Logf("c = %d, %d opened whole: %d proofs of %d to %d bytes, %.0f on average", cells, whole, len(all), slices.Min(all), slices.Max(all), mean[whole])
 		}
-		t.Logf("c = %d: %d bytes on average of %d", cells, total/len(of[i]), len(of[i]))
+		t.Logf("c = %d: %.0f bytes on average, of which one in %d opens a tail whole", cells, mean[0]+(mean[1]-mean[0])/audit.FullOneIn, audit.FullOneIn)
 	}
 }

@@ -74,19 +74,13 @@ func TestShape(t *testing.T) {
 	if run.Trace, err = x.Root(); err != nil {
 		t.Fatal(err)
 	}
-	sizes(t, n, run)
+	const standsFor = 32 // layers
+	sizes(t, n, run, standsFor)
 	for _, size := range []audit.Size{audit.Standard, {Cells: 8, Tails: 2, Full: 1}} {
 		ch := size.Challenge([32]byte{})
 		for i := 0; ; i++ {
 			ch.Seed[0], ch.Seed[1], ch.Seed[2] = byte(i), byte(i>>8), byte(i>>16)
-			layers, _ := ch.Touches(run)
-			first := 0
-			for k := range layers {
-				if k[1] == 0 && !layers[[2]int{k[0], 1}] {
-					first++
-				}
-			}
-			if first == size.Cells/32 && ch.Whole() == 0 {
+			if firstLayer(ch, run) == size.Cells/standsFor && ch.Whole() == 0 {
 				break
 			}
 		}
