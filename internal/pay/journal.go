@@ -16,8 +16,9 @@ import (
 )
 
 // Journal is a small map from keys to values that survives a kill at any moment.
-// Each Put is one record, appended and synced before Put returns, so a
-// record is there whole or not at all. All of it is held in memory.
+// Each Put is in one record, appended and synced before Put returns, so
+// it is there whole or not at all. Puts that come while a record is being written
+// share the next one, and so its sync. All of it is held in memory.
 //
 // The file "journal" begins with a magic of 8 bytes. A record is
 //
@@ -32,21 +33,34 @@ import (
 //
 // Compaction writes all keys to a second file, syncs it and renames it over the first.
 type Journal struct {
-	mu     sync.Mutex
 	dir    string
-	file   *os.File // nil in memory
 	unlock func()
-	live   map[string][]byte
-	size   int64 // of the file
-	small  int64 // file size after the last compaction
-	err    error // after a fault nothing more is written
 	hook   func(step string)
+
+	disk  sync.Mutex // held while the file changes; before mu
+	file  *os.File   // nil in memory; disk
+	size  int64      // of the file; disk
+	small int64      // file size after the last compaction; disk
+
+	mu   sync.Mutex
+	next *batch // what the next record will hold; nil: nothing yet; mu
+	live map[string][]byte
+	err  error // after a fault nothing more is written; mu
+}
+
+// batch is the Puts of one record. The first of them writes it; the others wait.
+type batch struct {
+	entries []Entry
+	bytes   int // about what they take
+	done    chan struct{}
+	err     error // valid when done is closed
 }
 
 const (
 	journalMagic   = "geistjr\x01"
 	maxRecord      = 32 << 20
 	maxKey         = 256
+	maxBatch       = 1 << 20 // bytes of Puts that share a record
 	compactAtLeast = 1 << 20 // bytes
 )
 
@@ -247,28 +261,67 @@ func (j *Journal) apply(entries []Entry) {
 // Put makes all the entries durable, or none. After an error the journal takes
 // no more: what is on the disk is then unknown, and opening it again finds out.
 func (j *Journal) Put(entries ...Entry) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.err != nil {
-		return j.err
-	}
 	own := make([]Entry, len(entries))
 	for i, e := range entries {
 		own[i] = Entry{e.Key, slices.Clone(e.Value)}
 	}
+	// What cannot be kept is refused before it shares a record with others.
 	b, err := encodeRecord(own)
 	if err != nil {
 		return err
 	}
-	if j.file != nil {
-		if err := j.write(b); err != nil {
-			j.err = fmt.Errorf("write journal: %w", err)
-			return j.err
-		}
-		j.size += int64(len(b))
+	j.mu.Lock()
+	if j.err != nil {
+		defer j.mu.Unlock()
+		return j.err
 	}
-	j.apply(own)
-	if j.file != nil && j.size > compactAtLeast && j.size > 4*j.small {
+	if j.dir == "" {
+		defer j.mu.Unlock()
+		j.apply(own)
+		return nil
+	}
+	g := j.next
+	first := g == nil || g.bytes+len(b) > maxBatch
+	if first {
+		g = &batch{done: make(chan struct{})}
+		j.next = g
+	}
+	g.entries, g.bytes = append(g.entries, own...), g.bytes+len(b)
+	j.mu.Unlock()
+	if !first {
+		<-g.done
+		return g.err
+	}
+	j.disk.Lock() // meanwhile others may join
+	defer j.disk.Unlock()
+	j.mu.Lock()
+	if j.next == g {
+		j.next = nil
+	}
+	g.err = j.err
+	j.mu.Unlock()
+	defer close(g.done)
+	if g.err == nil {
+		g.err = j.append(g.entries)
+	}
+	return g.err
+}
+
+// append writes entries as one record and then applies them. j.disk is held.
+func (j *Journal) append(entries []Entry) error {
+	b, err := encodeRecord(entries)
+	if err == nil {
+		err = j.write(b)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.err = fmt.Errorf("write journal: %w", err)
+		return j.err
+	}
+	j.size += int64(len(b))
+	j.apply(entries)
+	if j.size > compactAtLeast && j.size > 4*j.small {
 		return j.compact()
 	}
 	return nil
@@ -326,6 +379,8 @@ func (j *Journal) All(prefix string) iter.Seq2[string, []byte] {
 
 // Compact rewrites the file with what is live. Put does it too when the file has grown.
 func (j *Journal) Compact() error {
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err != nil || j.file == nil {
@@ -334,6 +389,7 @@ func (j *Journal) Compact() error {
 	return j.compact()
 }
 
+// compact needs j.disk and j.mu.
 func (j *Journal) compact() error {
 	err := func() error {
 		f, err := os.OpenFile(j.path()+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -388,6 +444,8 @@ func (j *Journal) compact() error {
 
 // Close gives the journal free. It may be called again.
 func (j *Journal) Close() error {
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if errors.Is(j.err, ErrClosed) {

@@ -7,6 +7,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -174,4 +177,165 @@ func FuzzJournal(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestJournalShares: Puts that come while a record is written share the next one. As
+// the file is at any step, also cut short, it opens with every Put that has returned,
+// and with none by half.
+func TestJournalShares(t *testing.T) {
+	const puts, clients = 12, 8
+	type picture struct {
+		step  string
+		file  []byte
+		acked []int // of each client, how many Puts had returned before
+	}
+	dir := t.TempDir()
+	var acked [clients]atomic.Int64
+	var pictures []picture // by the one who writes
+	records := 0
+	begun := false
+	j, err := openJournal(dir, func(step string) {
+		if !begun {
+			return
+		}
+		p := picture{step: step}
+		for i := range acked {
+			p.acked = append(p.acked, int(acked[i].Load()))
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "journal"))
+		if err != nil {
+			t.Error(err)
+		}
+		p.file = b
+		pictures = append(pictures, p)
+		if step == "synced" {
+			records++
+		}
+		if step == "written" {
+			for range 1000 { // a disk takes its time, and others come
+				runtime.Gosched()
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun = true
+	var work sync.WaitGroup
+	for c := range clients {
+		work.Go(func() {
+			for n := 1; n <= puts; n++ {
+				v := fmt.Append(nil, n)
+				if err := j.Put(Entry{fmt.Sprint("a", c), v}, Entry{fmt.Sprint("b", c), v}); err != nil {
+					t.Error(err)
+				}
+				if got := j.Get(fmt.Sprint("b", c)); string(got) != string(v) {
+					t.Errorf("client %d: %s after %d was put", c, got, n)
+				}
+				acked[c].Store(int64(n))
+			}
+		})
+	}
+	work.Wait()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if records >= puts*clients || records < puts {
+		t.Errorf("%d records for %d Puts of %d clients", records, puts*clients, clients)
+	}
+	if len(pictures) != 4*records {
+		t.Fatalf("%d pictures of %d records", len(pictures), records)
+	}
+	for _, p := range pictures {
+		for _, cut := range []int{0, 1, 9} {
+			if p.step == "synced" && cut > 0 {
+				continue // it is on the disk
+			}
+			if cut > 0 && p.step == "before" {
+				continue // what is there was synced
+			}
+			d := t.TempDir()
+			if err := os.WriteFile(filepath.Join(d, "journal"), p.file[:len(p.file)-cut], 0o600); err != nil {
+				t.Fatal(err)
+			}
+			again, err := OpenJournal(d)
+			if err != nil {
+				t.Fatalf("%s, cut by %d: %v", p.step, cut, err)
+			}
+			for c, least := range p.acked {
+				a, b := again.Get(fmt.Sprint("a", c)), again.Get(fmt.Sprint("b", c))
+				n := 0
+				if len(a) > 0 {
+					if _, err := fmt.Sscan(string(a), &n); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if string(a) != string(b) || n < least || n > puts {
+					t.Errorf("%s, cut by %d: client %d has %q and %q, and %d had returned", p.step, cut, c, a, b, least)
+				}
+			}
+			if err := again.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestJournalSharedFault: when a record cannot be written, all whose Puts it holds are
+// told, and nobody is after that.
+func TestJournalSharedFault(t *testing.T) {
+	begun, inside, release := false, make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	j, err := openJournal(t.TempDir(), func(step string) {
+		if begun && step == "before" {
+			once.Do(func() { close(inside); <-release })
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun = true
+	var work sync.WaitGroup
+	results := make([]error, 9)
+	work.Go(func() { results[0] = j.Put(Entry{"k0", []byte("v")}) })
+	<-inside
+	for i := 1; i < len(results); i++ {
+		work.Go(func() { results[i] = j.Put(Entry{fmt.Sprint("k", i), []byte("v")}) })
+	}
+	j.file.Close() // the disk is gone
+	close(release)
+	work.Wait()
+	for i, err := range results {
+		if err == nil || j.Get(fmt.Sprint("k", i)) != nil {
+			t.Errorf("Put %d: %v, and Get has %q", i, err, j.Get(fmt.Sprint("k", i)))
+		}
+	}
+	if err := j.Put(Entry{"later", []byte("v")}); err == nil {
+		t.Error("a Put after a fault")
+	}
+	_ = j.Close() // its file is closed
+}
+
+// BenchmarkJournalPut is a record of one at a time, and of eight at once.
+func BenchmarkJournalPut(b *testing.B) {
+	for _, clients := range []int{1, 8} {
+		b.Run(fmt.Sprint(clients), func(b *testing.B) {
+			j := mustOpen(b, b.TempDir())
+			value := make([]byte, 2000)
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			b.ResetTimer()
+			var work sync.WaitGroup
+			for c := range clients {
+				work.Go(func() {
+					for left.Add(-1) >= 0 {
+						if err := j.Put(Entry{fmt.Sprint(c), value}); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			work.Wait()
+		})
+	}
 }
