@@ -157,10 +157,10 @@ func (s *State) prepareTraced(w *kernel.Worker, n, cols int, v seen, fill func(r
 			}
 			switch v.v {
 			case ghost.AttnOut:
-				t.hashRows(v.l, i, ghost.MaxScore, t.top[g.first*4*s.m.Heads:], 4*s.m.Heads)
-				t.hashRows(v.l, i, v.v, rows, stride(b))
+				t.hashRows(v.l, i, ghost.MaxScore, 0, t.top[g.first*4*s.m.Heads:], 4*s.m.Heads, 4*s.m.Heads, false)
+				t.hashRows(v.l, i, v.v, 0, rows, b, stride(b), false)
 			case ghost.Hidden:
-				t.hashRows(v.l, i, v.v, rows, stride(b))
+				t.hashRows(v.l, i, v.v, 0, rows, b, stride(b), false)
 			case ghost.ResidMid:
 				t.stream(s, v.l, i, v.v)
 			case ghost.ResidOut:

@@ -404,7 +404,7 @@ func (s *State) picked(w *kernel.Worker, y *layer, l int) {
 func (t *Trace) queried(w *kernel.Worker, s *State, p *sat.Product, l int) {
 	t.eachWide(w, l, func(g int) {
 		step := s.recall.strideQ
-		t.hashRows(l, g, ghost.MemoryQuery, bytesOf(s.recall.query[t.groups[g].first*step:]), 4*step)
+		t.hashRows(l, g, ghost.MemoryQuery, 0, bytesOf(s.recall.query[t.groups[g].first*step:]), 4*p.QueryLen(), 4*step, false)
 	})
 	if t.of(l).allWide {
 		return

@@ -93,18 +93,14 @@ func rowsOf(b *[]byte, n int) []byte {
 	return (*b)[:hashmany.Lanes*stride(n)]
 }
 
-// hash hashes a value of the rows of a group, of which row i is at(i). padded
-// is as in hashmany.
-func (t *Trace) hash(l, g int, v ghost.Value, index int, padded bool, at func(i int) []byte) {
+// hash hashes a value of the rows of a group, which lies at the sixteen
+// addresses. padded is as in hashmany.
+func (t *Trace) hash(l, g int, v ghost.Value, index int, in *[hashmany.Lanes]*byte, padded bool) {
 	o := t.of(l)
 	sp := o.layouts[t.groups[g].first].Span(v, index)
-	var in [hashmany.Lanes]*byte
-	for i := range in {
-		in[i] = &at(i)[:sp.Bytes][0]
-	}
 	words := o.words[:cap(o.words)][g*o.width+sp.First:]
 	for j, left := 0, sp.Bytes; ; j++ {
-		t.h.LeafLanes(&words[j], &in, min(left, sp.Full), padded)
+		t.h.LeafLanes(&words[j], in, min(left, sp.Full), padded)
 		if left -= sp.Full; left <= 0 {
 			return
 		}
@@ -114,16 +110,21 @@ func (t *Trace) hash(l, g int, v ghost.Value, index int, padded bool, at func(i 
 	}
 }
 
-// hashRows is hash of rows that follow one another in b, step bytes apart.
-func (t *Trace) hashRows(l, g int, v ghost.Value, b []byte, step int) {
-	t.hash(l, g, v, 0, false, func(i int) []byte { return b[i*step:] })
+// hashRows is hash of rows of n bytes that begin step bytes apart in b.
+func (t *Trace) hashRows(l, g int, v ghost.Value, index int, b []byte, n, step int, padded bool) {
+	b = b[:(hashmany.Lanes-1)*step+n]
+	var in [hashmany.Lanes]*byte
+	for i := range in {
+		in[i] = &b[i*step]
+	}
+	t.hash(l, g, v, index, &in, padded)
 }
 
 // stream hashes the residual stream of a group.
 func (t *Trace) stream(s *State, l, g int, v ghost.Value) {
 	m := t.m
 	first := t.groups[g].first
-	t.hash(l, g, v, 0, false, func(i int) []byte { return bytesOf(s.x[(first+i)*m.strideX():][:m.Dim]) })
+	t.hashRows(l, g, v, 0, bytesOf(s.x[first*m.strideX():(first+hashmany.Lanes)*m.strideX()]), 4*m.Dim, 4*m.strideX(), false)
 }
 
 // closeWide hashes what a layer left in the residual stream of a group, and
@@ -171,7 +172,7 @@ func (t *Trace) attendedWide(w *kernel.Worker, s *State, l int) {
 	t.eachWide(w, l, func(g int) {
 		first := t.groups[g].first
 		if m.postNorm {
-			t.hashRows(l, g, ghost.OutRaw, bytesOf(t.or[first*m.strideX():]), 4*m.strideX())
+			t.hashRows(l, g, ghost.OutRaw, 0, bytesOf(t.or[first*m.strideX():]), 4*m.Dim, 4*m.strideX(), false)
 		}
 		if m.Experts > 0 {
 			t.stream(s, l, g, ghost.ResidMid)
@@ -188,13 +189,17 @@ func (t *Trace) fedWide(w *kernel.Worker, s *State, l int) {
 	t.eachWide(w, l, func(g int) {
 		first := t.groups[g].first
 		if m.postNorm {
-			t.hashRows(l, g, ghost.DownRaw, bytesOf(t.dr[first*m.strideX():]), 4*m.strideX())
+			t.hashRows(l, g, ghost.DownRaw, 0, bytesOf(t.dr[first*m.strideX():]), 4*m.Dim, 4*m.strideX(), false)
 		}
 		if m.Experts > 0 {
-			t.hashRows(l, g, ghost.RouterLogits, bytesOf(s.routed[first*kernel.Pad(m.Experts):]), 4*kernel.Pad(m.Experts))
+			t.hashRows(l, g, ghost.RouterLogits, 0, bytesOf(s.routed[first*kernel.Pad(m.Experts):]), 4*m.Experts, 4*kernel.Pad(m.Experts), false)
 			n := t.of(l).layouts[first].Span(ghost.Hidden, 0).Bytes
 			for e := range m.ExpertsUsed {
-				t.hash(l, g, ghost.Hidden, e, false, func(i int) []byte { return t.hd[s.pairOf[(first+i)*m.ExpertsUsed+e]*n:] })
+				var in [hashmany.Lanes]*byte
+				for i := range in {
+					in[i] = &t.hd[s.pairOf[(first+i)*m.ExpertsUsed+e]*n:][:n][0]
+				}
+				t.hash(l, g, ghost.Hidden, e, &in, false)
 			}
 		}
 	})
@@ -213,7 +218,8 @@ func (t *Trace) attendWide(w *kernel.Worker, s *State, y *layer, l int, tiles []
 	head := tiles[0].kvHead
 	e := t.g.ElemBytes()
 	// Whole chunks are written; behind the last visible position they are zero.
-	size := (t.g.Layers[l].WeightsCount(s.rows[first].pos)*e + PagePositions*e - 1) / (PagePositions * e) * (PagePositions * e)
+	n := t.g.Layers[l].WeightsCount(s.rows[first].pos) * e
+	size := (n + PagePositions*e - 1) / (PagePositions * e) * (PagePositions * e)
 	rows := rowsOf(&t.work[w.ID()].rows, size)
 	for j, tl := range tiles {
 		for i := range tl.n {
@@ -226,7 +232,7 @@ func (t *Trace) attendWide(w *kernel.Worker, s *State, y *layer, l int, tiles []
 		}
 	}
 	clear(a.Weights[:])
-	t.hash(l, tiles[0].group, ghost.Weights, head, true, func(i int) []byte { return rows[i*stride(size):] })
+	t.hashRows(l, tiles[0].group, ghost.Weights, head, rows, n, stride(size), true)
 }
 
 // rawWide is keysAndQueries for the rows of a group.
@@ -239,6 +245,6 @@ func (t *Trace) rawWide(w *kernel.Worker, s *State, y *layer, l, g int) {
 	for i := range hashmany.Lanes {
 		s.keysAndQueries(y, l, t.groups[g].first+i, 0, m.KVHeads, queries[i*stride(q):][:q], keys[i*stride(k):][:k])
 	}
-	t.hashRows(l, g, ghost.RawQuery, queries, stride(q))
-	t.hashRows(l, g, ghost.RawKey, keys, stride(k))
+	t.hashRows(l, g, ghost.RawQuery, 0, queries, q, stride(q), false)
+	t.hashRows(l, g, ghost.RawKey, 0, keys, k, stride(k), false)
 }
