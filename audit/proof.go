@@ -200,6 +200,16 @@ type stream struct {
 	// or, for the verifier, the next ones of the proof; open is nil then.
 	next func(n, floats int, open func() ([]byte, error)) ([]byte, error)
 	full Source // the prover's; nil for the verifier
+	read int    // bytes of the proof that next has read
+	size Bytes  // of these, by kind
+}
+
+// take asks next for an item, and counts what it reads as so many bytes of a kind.
+func (s *stream) take(kind *int, n, floats int, open func() ([]byte, error)) ([]byte, error) {
+	before := s.read
+	b, err := s.next(n, floats, open)
+	*kind += s.read - before
+	return b, err
 }
 
 func (s *stream) Leaf(t, l, i int) ([]byte, error) {
@@ -212,7 +222,7 @@ func (s *stream) Leaf(t, l, i int) ([]byte, error) {
 		open = func() ([]byte, error) { return s.full.Leaf(t, l, i) }
 	}
 	y := s.c.layout(t, l)
-	b, err := s.next(y.LeafLen(i), int(y.floats[i]), open)
+	b, err := s.take(&s.size.Values, y.LeafLen(i), int(y.floats[i]), open)
 	return o.add(i, b, err)
 }
 
@@ -226,7 +236,7 @@ func (s *stream) Tail(t, i int) ([]byte, error) {
 		open = func() ([]byte, error) { return s.full.Tail(t, i) }
 	}
 	n := min(ghost.LeafBytes, 4*s.c.Model.Vocab-i*ghost.LeafBytes)
-	b, err := s.next(n, n/4, open)
+	b, err := s.take(&s.size.Logits, n, n/4, open)
 	return o.add(i, b, err)
 }
 
@@ -239,7 +249,7 @@ func (s *stream) Key(l, g, t int) ([]byte, error) {
 	if s.full != nil {
 		open = func() ([]byte, error) { return s.full.Key(l, g, t) }
 	}
-	b, err := s.next(s.c.Model.KeyDim*s.c.Model.ElemBytes(), 0, open)
+	b, err := s.take(&s.size.Cache, s.c.Model.KeyDim*s.c.Model.ElemBytes(), 0, open)
 	return o.add(t, b, err)
 }
 
@@ -252,7 +262,7 @@ func (s *stream) Column(l, g, d int) ([]byte, error) {
 	if s.full != nil {
 		open = func() ([]byte, error) { return s.full.Column(l, g, d) }
 	}
-	b, err := s.next(s.c.Positions()*s.c.Model.ElemBytes(), 0, open)
+	b, err := s.take(&s.size.Cache, s.c.Positions()*s.c.Model.ElemBytes(), 0, open)
 	return o.add(d, b, err)
 }
 
@@ -266,7 +276,7 @@ func (s *stream) Row(tensor, row int) ([]byte, error) {
 		open = func() ([]byte, error) { return s.full.Row(tensor, row) }
 	}
 	x := &s.c.Model.Tensors[tensor]
-	b, err := s.next(x.Format.RowBytes(x.Cols), 0, open)
+	b, err := s.take(&s.size.Rows, x.Format.RowBytes(x.Cols), 0, open)
 	return o.add(row, b, err)
 }
 
@@ -279,23 +289,13 @@ type Report struct {
 	Bytes             Bytes
 }
 
-// Bytes says what a proof consists of.
+// Bytes says what a proof consists of, beside its head.
 type Bytes struct {
 	Values int `json:"values"` // of layers
 	Logits int `json:"logits"`
 	Cache  int `json:"cache"` // keys and columns of values
 	Rows   int `json:"rows"`  // weights, which are public and the same for everybody
 	Hashes int `json:"hashes"`
-}
-
-// size counts the opened bytes.
-func size[K comparable](m map[K]*opened) (n int) {
-	for _, o := range m {
-		for _, b := range o.data {
-			n += len(b)
-		}
-	}
-	return n
 }
 
 // Verify checks a proof against a run and a challenge. The error is a *Failure
@@ -323,19 +323,21 @@ func verify(run *Run, ch Challenge, proof []byte, e *explainer) (*Report, error)
 	s := &stream{c: c, seen: newItems()}
 	var room []byte // for unpacked leaves
 	s.next = func(n, floats int, _ func() ([]byte, error)) (b []byte, err error) {
-		if floats > 0 {
+		before := len(rest)
+		switch {
+		case floats > 0:
 			if len(room) < n {
 				room = make([]byte, 64*ghost.LeafBytes)
 			}
 			b, room = room[:n:n], room[n:]
 			rest, err = unpackLeaf(b, rest, floats)
-			return b, err
+		case n > len(rest):
+			err = fmt.Errorf("the proof ends %d bytes too early", n-len(rest))
+		default:
+			b, rest = rest[:n:n], rest[n:]
 		}
-		if n > len(rest) {
-			return nil, fmt.Errorf("the proof ends %d bytes too early", n-len(rest))
-		}
-		b, rest = rest[:n:n], rest[n:]
-		return b, nil
+		s.read += before - len(rest)
+		return b, err
 	}
 	c.src = s
 	if e != nil {
@@ -360,8 +362,8 @@ func verify(run *Run, ch Challenge, proof []byte, e *explainer) (*Report, error)
 		return nil, fmt.Errorf("the proof has %d hashes too many", left)
 	}
 	r := &Report{Positions: run.Positions(), Layers: len(run.Model.Layers), Challenge: ch, Counts: c.counts, ProofBytes: len(proof)}
-	it := s.seen
-	r.Bytes = Bytes{size(it.leaves), size(it.tails), size(it.keys) + size(it.columns), size(it.rows), len(hashes) * len(merkle.Hash{})}
+	r.Bytes = s.size
+	r.Bytes.Hashes = len(hashes) * len(merkle.Hash{})
 	return r, nil
 }
 

@@ -128,6 +128,10 @@ func TestHonest(t *testing.T) {
 					if rep.Counts.Cells != 24 || rep.Counts.Draws != ch.Whole() || rep.Counts.Hidden != 24 || rep.Counts.Projections != 72 {
 						t.Errorf("counts %+v", rep.Counts)
 					}
+					const head = 14 + 3*4
+					if b := rep.Bytes; head+b.Values+b.Logits+b.Cache+b.Rows+b.Hashes != len(proof) || b.Values == 0 || b.Logits == 0 || b.Cache == 0 || b.Rows == 0 || b.Hashes == 0 {
+						t.Errorf("%d bytes are said to be %+v", len(proof), b)
+					}
 				}
 			}
 		})
