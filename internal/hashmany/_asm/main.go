@@ -52,7 +52,7 @@ func row(base Register, i int) Mem { return Mem{Base: base, Disp: 64 * i} }
 // compressed the next is transposed by moves of single words, which need the
 // ports for loads and stores only. 401 cycles a block against 504 with shuffles.
 // Two states of sixteen lanes side by side, each with its message in memory,
-// take 467; shuffles between the steps of the block before 440.
+// take 467; shuffles between the steps of the block before 450.
 func chunk(consts Mem) {
 	TEXT("chunkAVX512", 0, "func(cv *[8][16]uint32, in *[16]*byte, off int, n int, counter uint64, length uint32, flags uint32, start uint32, end uint32)")
 	Pragma("noescape")
