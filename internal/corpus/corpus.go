@@ -16,15 +16,21 @@
 //
 // The subject comes from the tale itself: nouns that are frequent in it, rare
 // elsewhere, and that act. All other text is cut into windows, plain or behind
-// a request to go on. Which word is a noun is estimated from its neighbours in
+// a request to go on. In most samples who they are about is exchanged for
+// another, so that only the request tells it. Which word is a noun is estimated from its neighbours in
 // the whole text; there is no dictionary.
+//
+// The hardest part of the text, by its rare words, is left out.
 //
 // Equal texts and Options give equal sequences.
 package corpus
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 
 	"github.com/geistnet/geist/internal/tokenizer"
 )
@@ -48,8 +54,11 @@ const Template = `{% for m in messages %}` +
 type Options struct {
 	Vocabulary int     // ids; 4096
 	Context    int     // ids of the longest sequence, at least 128; 512
-	Variants   int     // samples of each tale; 6
+	Variants   int     // samples of each tale in a pass; 2
+	Openings   int     // beginnings of each tale in a pass; 2
+	Passes     int     // times that the text is cut into samples, each time otherwise; 3
 	Held       float64 // part of the tales that is kept for measuring; 0.03
+	Hard       float64 // part of the text that is left out for its rare words; 0.3
 	Seed       uint64
 }
 
@@ -61,13 +70,22 @@ func (o *Options) defaults() error {
 		o.Context = 512
 	}
 	if o.Variants == 0 {
-		o.Variants = 6
+		o.Variants = 2
+	}
+	if o.Openings == 0 {
+		o.Openings = 2
+	}
+	if o.Passes == 0 {
+		o.Passes = 3
 	}
 	if o.Held == 0 {
 		o.Held = 0.03
 	}
-	if o.Context < 128 || o.Variants < 0 || !(o.Held > 0 && o.Held < 1) {
-		return fmt.Errorf("prepare corpus: context %d, variants %d, held part %g are not of use", o.Context, o.Variants, o.Held)
+	if o.Hard == 0 {
+		o.Hard = 0.3
+	}
+	if o.Context < 128 || o.Variants < 0 || o.Openings < 0 || o.Passes < 0 || !(o.Held > 0 && o.Held < 1) || !(o.Hard > 0 && o.Hard < 1) {
+		return fmt.Errorf("prepare corpus: context %d, variants %d, openings %d, passes %d, held part %g, hard part %g are not of use", o.Context, o.Variants, o.Openings, o.Passes, o.Held, o.Hard)
 	}
 	return nil
 }
@@ -96,6 +114,8 @@ func Prepare(text []byte, o Options) (*Set, error) {
 		return nil, err
 	}
 	units, dropped := cut(string(text))
+	units, hard := leaveHard(units, o.Hard)
+	dropped += hard
 	set := &Set{Dropped: dropped}
 	whole := 0
 	for _, u := range units {
@@ -120,12 +140,15 @@ func Prepare(text []byte, o Options) (*Set, error) {
 	held := rand.New(rand.NewPCG(o.Seed, seedHeld))
 	heldTale := false // one at least is
 	for i, u := range units {
-		dst := &set.Train
+		s := m.sentences(u)
 		if held.Float64() < o.Held || !heldTale && i == len(units)/2 {
-			dst = &set.Held
+			set.Held = append(set.Held, m.samples(u, s, false)...)
 			heldTale = true
+			continue
 		}
-		*dst = append(*dst, m.samples(u)...)
+		for range o.Passes {
+			set.Train = append(set.Train, m.samples(u, s, true)...)
+		}
 	}
 	order := rand.New(rand.NewPCG(o.Seed, seedOrder))
 	for _, s := range [][][]int32{set.Train, set.Held} {
@@ -133,6 +156,54 @@ func Prepare(text []byte, o Options) (*Set, error) {
 	}
 	return set, nil
 }
+
+// leaveHard drops the units with the most rare words until about part of the text is
+// gone, and counts their paragraphs. Order stays.
+func leaveHard(units []unit, part float64) ([]unit, int) {
+	words := countWords(units)
+	type hardness struct{ unit, size, rare, all int }
+	hard := make([]hardness, len(units))
+	total := 0
+	for i, u := range units {
+		h := hardness{unit: i, all: 1}
+		for _, p := range u.paragraphs {
+			h.size += len(p)
+			for _, w := range lexeme.FindAllString(p, -1) {
+				if w[0] < 'A' {
+					continue
+				}
+				h.all++
+				if use := words.of[w]; w[0] >= 'a' && use.total < rareWord || w[0] < 'a' && words.of[strings.ToLower(w)] == nil {
+					h.rare++
+				}
+			}
+		}
+		total += h.size
+		hard[i] = h
+	}
+	slices.SortFunc(hard, func(a, b hardness) int {
+		return cmp.Or(cmp.Compare(b.rare*a.all, a.rare*b.all), cmp.Compare(a.unit, b.unit))
+	})
+	gone, paragraphs := make([]bool, len(units)), 0
+	for size := 0; len(hard) > 0; hard = hard[1:] {
+		if size += hard[0].size; float64(size) > part*float64(total) {
+			break
+		}
+		gone[hard[0].unit] = true
+		paragraphs += len(units[hard[0].unit].paragraphs)
+	}
+	var kept []unit
+	for i, u := range units {
+		if !gone[i] {
+			kept = append(kept, u)
+		}
+	}
+	return kept, paragraphs
+}
+
+// rareWord is how often a word stands in the whole text at least, so as not to
+// be rare. Names are.
+const rareWord = 40
 
 // paragraphs are the texts that the vocabulary is trained on.
 func paragraphs(units []unit) func(yield func(string) bool) {

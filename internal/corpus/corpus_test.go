@@ -27,7 +27,7 @@ func tales(count, n int) string {
 	return b.String()
 }
 
-var small = Options{Vocabulary: 500, Context: 128, Held: 0.2, Seed: 3}
+var small = Options{Vocabulary: 500, Context: 128, Held: 0.2, Hard: 1e-9, Seed: 3}
 
 func TestCut(t *testing.T) {
 	text := "This volume is a collection of folk tales from several editions.\n" +
@@ -63,7 +63,7 @@ func TestPrepare(t *testing.T) {
 		t.Fatalf("%d tales, %d sequences, %d held", set.Tales, len(set.Train), len(set.Held))
 	}
 	numbers := [2]map[string]bool{{}, {}}
-	asked, goes, plain := 0, 0, 0
+	asked, openings, goes, plain := 0, 0, 0, 0
 	for i, part := range [][][]int32{set.Train, set.Held} {
 		for _, ids := range part {
 			if len(ids) < 2 || len(ids) > small.Context {
@@ -80,9 +80,13 @@ func TestPrepare(t *testing.T) {
 				}
 			}
 			switch {
-			case strings.HasPrefix(text, User+"Go on with the story about "):
+			case strings.HasPrefix(text, User+"Go on with the story about "), strings.Contains(text, Tale+"Then "), strings.Contains(text, Tale+"So "):
 				goes++
 			case strings.HasPrefix(text, User):
+				if !strings.HasSuffix(text, End) && strings.Contains(text, Tale+"Once upon a time") {
+					openings++
+					break
+				}
 				asked++
 				if !strings.Contains(text, Tale+"Once upon a time") || !strings.HasSuffix(text, "happily ever after."+End) {
 					t.Fatalf("a tale without beginning or end: %q", text)
@@ -92,8 +96,8 @@ func TestPrepare(t *testing.T) {
 			}
 		}
 	}
-	if asked < 40*5 || goes == 0 || plain == 0 {
-		t.Errorf("%d requests, %d to go on, %d plain", asked, goes, plain)
+	if asked < 40*4 || openings < 40*4 || goes == 0 || plain == 0 {
+		t.Errorf("%d requests, %d beginnings, %d to go on, %d plain", asked, openings, goes, plain)
 	}
 	for n := range numbers[1] {
 		if numbers[0][n] {
@@ -136,6 +140,8 @@ func TestPrepareRefuses(t *testing.T) {
 		"context":      {tales(4, 2), Options{Context: 10}},
 		"held part":    {tales(4, 2), Options{Held: 1}},
 		"variants < 0": {tales(4, 2), Options{Variants: -1}},
+		"passes < 0":   {tales(4, 2), Options{Passes: -1}},
+		"all hard":     {tales(4, 2), Options{Hard: 1}},
 	} {
 		if _, err := Prepare([]byte(try.text), try.o); err == nil {
 			t.Errorf("%s: no error", name)
@@ -219,7 +225,7 @@ func TestFairyTales(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if set.Tales < 40 || len(set.Train) < 600 || set.Vocabulary.Size() != 4096 {
+	if set.Tales < 30 || len(set.Train) < 400 || set.Vocabulary.Size() != 4096 {
 		t.Errorf("%d tales, %d sequences, %d ids", set.Tales, len(set.Train), set.Vocabulary.Size())
 	}
 	subjects := make(map[string]bool)
@@ -230,7 +236,7 @@ func TestFairyTales(t *testing.T) {
 			subjects[s] = true
 		}
 	}
-	if len(subjects) < 50 || !subjects["a wolf."] {
+	if len(subjects) < 50 || !subjects["a cat."] {
 		t.Errorf("tales have %d subjects: %v", len(subjects), subjects)
 	}
 }

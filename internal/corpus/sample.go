@@ -14,6 +14,8 @@ type maker struct {
 	tok   *tokenizer.Tokenizer
 	words *wordUses
 	rng   *rand.Rand
+
+	exchange bool // persons and things of samples
 }
 
 // sentence is a sentence or what stands for one, with its weight in tokens.
@@ -94,10 +96,11 @@ const (
 	leastTale      = 40 // ids of the shortest tale
 )
 
-// samples are the sequences of one unit.
-func (m *maker) samples(u unit) [][]int32 {
-	s := m.sentences(u)
+// samples are the sequences of one unit; with exchange other persons and things
+// stand in most of them.
+func (m *maker) samples(u unit, s []sentence, exchange bool) [][]int32 {
 	var out [][]int32
+	m.exchange = exchange
 	if u.begins && u.ends && weight(s) >= leastTale {
 		for i := range m.o.Variants {
 			room := m.o.Context - roomForRequest
@@ -115,16 +118,54 @@ func (m *maker) samples(u unit) [][]int32 {
 			}
 		}
 	}
+	if u.begins {
+		// Beginnings alone: what a request asks for is told at once or never.
+		for range m.o.Openings {
+			text := m.varied(join(beginning(s, leastTale+m.rng.IntN(leastTale))))
+			if ids := append(m.request(m.ask(text)), m.encode(text)...); len(ids) <= m.o.Context {
+				out = append(out, ids)
+			}
+		}
+	}
+	if u.begins && !u.ends {
+		// The end is not known, so that the sample has none.
+		for range (m.o.Variants + 1) / 2 {
+			room := m.o.Context - roomForRequest
+			text := m.varied(join(beginning(s, room/3+m.rng.IntN(room-room/3))))
+			if ids := append(m.request(m.ask(text)), m.encode(text)...); len(ids) <= m.o.Context && len(ids) >= leastTale {
+				out = append(out, ids)
+			}
+		}
+	}
 	return append(out, m.windows(u, s)...)
+}
+
+// beginning is the first sentences of about target ids.
+func beginning(s []sentence, target int) []sentence {
+	n := 0
+	for i := range s {
+		if n += s[i].ids; n > target && i > 0 {
+			return s[:i]
+		}
+	}
+	return s
 }
 
 // tale is a request and a little tale of about room ids at most.
 func (m *maker) tale(s []sentence, room int) []int32 {
 	target := room/3 + m.rng.IntN(room-room/3)
-	text := join(shorten(s, target))
+	text := m.varied(join(shorten(s, target)))
 	ids := m.request(m.ask(text))
 	ids = append(ids, m.encode(text)...)
 	return append(ids, m.control(End))
+}
+
+// varied is text with other persons and things, if that is wanted.
+func (m *maker) varied(text string) string {
+	if m.exchange {
+		return m.swap(text)
+	}
+	return text
 }
 
 func (m *maker) control(text string) int32 {
@@ -241,19 +282,30 @@ func (m *maker) ask(text string) string {
 }
 
 // windows cuts a unit at sentences into sequences of nearly the whole context.
-// Two of five that do not begin a tale stand behind a request to go on.
+// Most of those that do not begin a tale stand behind a request. With exchange, the
+// first window has any length, so that another pass cuts elsewhere.
 func (m *maker) windows(u unit, s []sentence) [][]int32 {
 	var out [][]int32
+	room := m.o.Context
+	if m.exchange {
+		room = m.o.Context/4 + m.rng.IntN(m.o.Context*3/4)
+	}
 	for begin := 0; begin < len(s); {
 		end, n := begin, roomForRequest
-		for end < len(s) && (n+s[end].ids <= m.o.Context || end == begin) {
+		for end < len(s) && (n+s[end].ids <= room || end == begin) {
 			n += s[end].ids
 			end++
 		}
-		text := join(s[begin:end])
+		room = m.o.Context
+		text := m.varied(join(s[begin:end]))
 		var ids []int32
-		if begin > 0 && m.rng.IntN(5) < 2 {
-			if a := m.about(text); a != "" {
+		if begin > 0 {
+			// What is about something may also stand for a whole tale.
+			switch a, r := m.about(text), m.rng.IntN(20); {
+			case a == "" || r < 8:
+			case r < 11 && s[begin].paragraph && m.exchange:
+				ids = m.request("Tell me a story about " + a + ".")
+			default:
 				ids = m.request("Go on with the story about " + a + ".")
 			}
 		}
@@ -263,7 +315,7 @@ func (m *maker) windows(u unit, s []sentence) [][]int32 {
 		}
 		begin = end
 		if len(ids) > m.o.Context {
-			ids = ids[:m.o.Context] // one sentence of that length
+			ids = ids[:m.o.Context] // one sentence of that length, or longer names
 		}
 		if len(ids) >= 24 {
 			out = append(out, ids)

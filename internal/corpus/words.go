@@ -19,8 +19,9 @@ type wordUse struct {
 }
 
 type wordUses struct {
-	of    map[string]*wordUse
-	units int
+	of     map[string]*wordUse
+	units  int
+	acting []string // of actors, once it was called
 }
 
 var (
@@ -31,10 +32,12 @@ var (
 	functions   = set("and who was were had has is are said of in on to that with came went as at for which from but or he she it they whom whose by into then when lived if so out up down upon did would could should saw took made must not i you what there than where while before after under over through without till until again began gave asked cried answered called thought ran told knew heard stood sat looked")
 	acting      = set("said who cried asked answered replied went came told saw thought whose lived exclaimed called begged took gave laughed wept loved married heard knew ran")
 	// Nouns that say nothing of what a tale is about.
-	empty = set("one ones day days time times night nights morning evening way ways hand hands head heads eye eyes heart hearts life lives place places thing things word words voice voices side end moment moments evening year years hour hours face faces name names foot feet arm arms story stories tale tales matter part parts rest sort kind kinds bit piece pieces deal hair mouth back body others other same next first second third men women person fellow creature creatures anyone everyone nothing something everything rest middle top bottom whole lot lots pair half number minute while journey door room house mind manner course word tears tear sight sound order reason case truth fear death love joy world ground air light blood tongue neck shoulder shoulders hole question answer fact company crowd guests guest stranger strangers whom none most week weeks month months beginning rate spot account use trouble art task business means work want friend friends parents form lump beauty harm sir family lips thoughts news promise service desire wonder cause distance proud sick wrong plain cold noise blow seat point shape chance danger wiser wisest o'clock education females")
+	empty = set("one ones day days time times night nights morning evening way ways hand hands head heads eye eyes heart hearts life lives place places thing things word words voice voices side end moment moments evening year years hour hours face faces name names foot feet arm arms story stories tale tales matter part parts rest sort kind kinds bit piece pieces deal hair mouth back body others other same next first second third men women person fellow creature creatures anyone everyone nothing something everything rest middle top bottom whole lot lots pair half number minute while journey door room house mind manner course word tears tear sight sound order reason case truth fear death love joy world ground air light blood tongue neck shoulder shoulders hole question answer fact company crowd guests guest stranger strangers whom none most week weeks month months beginning rate spot account use trouble art task business means work want friend friends parents form lump beauty harm sir family lips thoughts news promise service desire wonder cause distance proud sick wrong plain cold noise blow seat point shape chance danger wiser wisest o'clock education females highness majesty majesties lordship honour knock birth realm age")
 	// Persons who are a subject only with the word before them: an old woman.
-	plain    = set("man woman wife husband mother father son daughter child brother sister people lad fellow girl boy couple")
-	kindsOf  = set("old poor rich young little wise wicked lazy foolish brave beautiful greedy clever proud cruel good honest bad kind lonely blind silly pretty stupid strange sick")
+	plain   = set("man woman wife husband mother father son daughter child brother sister people lad fellow girl boy couple")
+	kindsOf = set("old poor rich young little wise wicked lazy foolish brave beautiful greedy clever proud cruel good honest bad kind lonely blind silly pretty stupid strange sick")
+	// Nouns whose neighbours do not show it.
+	sure     = set("giant fairy wizard sailor robber pirate baker clown sultan eagle hedgehog turtle camel kitten pony lantern")
 	counting = set("two three four five six seven twelve")
 )
 
@@ -99,7 +102,7 @@ func (u *wordUses) count(unit int, words []string) {
 // noun tells that a word is a noun, as far as its neighbours show.
 func (u *wordUses) noun(w string) bool {
 	use := u.of[w]
-	return use != nil && use.total >= 12 && len(w) > 2 && !empty[w] && !determiners[w] && !functions[w] &&
+	return use != nil && sure[w] || use != nil && use.total >= 12 && len(w) > 2 && !empty[w] && !determiners[w] && !functions[w] &&
 		use.after*10 >= use.total*3 && use.closes*100 >= use.total*62
 }
 
@@ -150,6 +153,9 @@ func (u *wordUses) subjects(text string) []subject {
 		}
 		// What the beginning speaks of is what it will be about.
 		if s.first < 60 {
+			score *= 2
+		}
+		if s.first < 25 {
 			score *= 2
 		}
 		if score > 0.3 {

@@ -13,7 +13,7 @@ import (
 )
 
 // digest is the SHA-256 that "geist train tales" printed.
-const digest = "65a56a63ae890392863e26864e1b32c5796d5e279f5d78481b31e9e72c53d5b8"
+const digest = "4ee96ba7d82de7fa89f93844d797031f04858f8ec4eb55cc9a10a7b90ee5fab3"
 
 func TestFile(t *testing.T) {
 	if got := fmt.Sprintf("%x", sha256.Sum256(Bytes())); got != digest {

@@ -7,8 +7,8 @@ import "github.com/geistnet/geist/internal/matmul"
 const strip = 64
 
 // attention computes o = softmax(q·kᵀ/√HeadDim)·v of every window and head, each
-// query over the keys up to its own, and keeps the weights p: for each window and
-// head T rows of T weights, those after the query's own position zero up to the
+// query over the keys of its own text up to its own, and keeps the weights p: for each window and
+// head T rows of T weights, those of other texts and after the query's own position zero up to the
 // end of its strip and undefined beyond.
 func (t *Trainer) attention(o, p, q, k, v []float32) {
 	s := &t.m.Shape
@@ -29,7 +29,7 @@ func (t *Trainer) attention(o, p, q, k, v []float32) {
 				part := P.Part(i, n, 0, i+n)
 				mm.Mul(part, Q.Part(i, n, 0, hd), K.Part(0, i+n, 0, hd).T(), false)
 				for r := range n {
-					t.softmaxRow(part.X[r*T:r*T+i+n], i+r+1, scale)
+					t.softmaxRow(part.X[r*T:r*T+i+n], int(t.in.Start[b*T+i+r])-b*T, i+r+1, scale)
 				}
 				mm.Mul(O.Part(i, n, 0, hd), part, V.Part(0, i+n, 0, hd), false)
 			}
@@ -37,18 +37,23 @@ func (t *Trainer) attention(o, p, q, k, v []float32) {
 	})
 }
 
-// softmaxRow replaces the first n scores of row by the softmax of their
+// softmaxRow replaces the scores of row from first up to end by the softmax of their
 // multiples and the others by zero.
-func (t *Trainer) softmaxRow(row []float32, n int, scale float32) {
-	path := t.mm.Path()
-	for j := n; j < len(row); j++ {
-		row[j] = -1e30 // e^−87 at most: nothing beside the largest, which is 1
+func (t *Trainer) softmaxRow(row []float32, first, end int, scale float32) {
+	const lanes = 16
+	begin := first &^ (lanes - 1)
+	near := row[begin:] // a whole number of lanes where row is one
+	for j := range near {
+		if j < first-begin || j >= end-begin {
+			near[j] = -1e30 // e^−87 at most: nothing beside the largest, which is 1
+		}
 	}
-	path.Scale(row[:n], scale)
-	top := path.Largest(row[:n])
-	sum := path.ExpSum(row, top)
-	path.Scale(row[:n], 1/sum)
-	clear(row[n:])
+	path := t.mm.Path()
+	path.Scale(row[first:end], scale)
+	sum := path.ExpSum(near, path.Largest(row[first:end]))
+	path.Scale(row[first:end], 1/sum)
+	clear(row[:first])
+	clear(row[end:])
 }
 
 // attentionGrad writes the gradients dq, dk and dv from do and the weights of

@@ -24,7 +24,7 @@ import (
 // Version is the version of everything that decides the bits of a run besides
 // recipe and tokens. It is part of every checkpoint; a checkpoint of another
 // version does not resume.
-const Version = 2
+const Version = 3
 
 // The rules of a feed-forward block.
 const (

@@ -24,7 +24,7 @@ func Tales() Recipe {
 			ProductHeads: 2, ProductKeys: 64, ProductDim: 32, ProductTopK: 8,
 		},
 		Optimiser: Optimiser{
-			Steps: 2000, Warmup: 100, Rate: 3e-3, RowRate: 5e-3, RowDropout: 0.5, Final: 0.05,
+			Steps: 3200, Warmup: 100, Rate: 3e-3, RowRate: 5e-3, RowDropout: 0.5, Final: 0.05,
 			Beta1: 0.9, Beta2: 0.95, RowBeta2: 0.99, Eps: 1e-10, WeightDecay: 0.1, Clip: 1,
 		},
 		Batch: 4, Every: 100, Seed: 1,
