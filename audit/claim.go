@@ -183,7 +183,6 @@ func (r *referee) checkScores(c Claim) error {
 	if head >= m.Heads {
 		return fmt.Errorf("there is no head %d", head)
 	}
-	weight := func(b []byte, at int) float32 { return decodeElems(m.KV, b)[at] }
 	if c.Relation == WeightElement {
 		if c.Element >= y.WeightsCount(t) {
 			return fmt.Errorf("there is no weight %d", c.Element)
@@ -234,8 +233,9 @@ func (r *referee) checkScores(c Claim) error {
 	if err != nil {
 		return err
 	}
+	weights := decodeElems(m.KV, b)
 	for at := first; at <= t; at++ {
-		if weight(b, at-from) != 1 {
+		if weights[at-from] != 1 {
 			continue
 		}
 		s, err := r.score(l, head, at, q)

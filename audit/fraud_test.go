@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/ghost"
 )
 
@@ -129,5 +131,40 @@ func TestFraudBounds(t *testing.T) {
 		if c.ok && y.Len() > maxLayerLeaves+16 {
 			t.Errorf("%d leaves at position %d", y.Len(), c.t)
 		}
+	}
+}
+
+// zeros opens every item as zeros, and counts their bytes.
+type zeros struct{ bytes int }
+
+func (z *zeros) item(n int) ([]byte, error) {
+	z.bytes += n
+	return make([]byte, n), nil
+}
+
+func (z *zeros) leaf(_, _, _, n int) ([]byte, error)   { return z.item(n) }
+func (z *zeros) tail(_, _, n int) ([]byte, error)      { return z.item(n) }
+func (z *zeros) root(_, _ int) ([]byte, error)         { return z.item(32) }
+func (z *zeros) key(_, _, _, n int) ([]byte, error)    { return z.item(n) }
+func (z *zeros) column(_, _, _, n int) ([]byte, error) { return z.item(n) }
+func (z *zeros) tokens(_, n int) ([]byte, error)       { return z.item(n) }
+func (z *zeros) row(_, _, n int) ([]byte, error)       { return z.item(n) }
+
+// The weights of a head are decoded once, however many of them are looked at.
+func TestScoreReachedOnce(t *testing.T) {
+	const n = 1 << 12
+	m := &ghost.Model{Heads: 1, KVHeads: 1, KeyDim: 2, ValDim: 1, Dim: 4, FF: 1, Context: n, KV: arith.KVF16, AttnScale: 1,
+		Ropes: []arith.Rope{{Turn: []uint64{1}, Magnitude: 1}}, Tensors: make([]ghost.Tensor, 1), Layers: make([]ghost.Layer, 1)}
+	z := &zeros{}
+	r := newReferee(m, n, 1, z, func(ghost.Part) error { return nil })
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := r.check(Claim{Relation: ScoreReached, Position: n - 1})
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "no position of head 0 has weight 1") {
+		t.Errorf("a head whose weights are all 0: %v", err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > uint64(100*z.bytes) {
+		t.Errorf("%d bytes of items took %d bytes of memory", z.bytes, took)
 	}
 }

@@ -175,6 +175,7 @@ func Excerpt(m *Model, parts []Part) ([]byte, error) {
 const (
 	maxExcerptParts   = 1 << 12
 	maxExcerptTensors = 1 << 16
+	maxExcerptExperts = 1 << 15 // of all layers; only their number is there
 )
 
 // ReadExcerpt checks an excerpt at the beginning of b against a model id and
@@ -265,6 +266,7 @@ func assemble(order []Part, data [][]byte) (*Model, map[Part]bool, error) {
 	m := &Model{}
 	parts := map[Part]bool{}
 	bits := map[int]uint8{} // of layers
+	experts := 0
 	middle := Part{Kind: PartMiddle}
 	for i, p := range order {
 		if err := p.check(); err != nil {
@@ -280,6 +282,11 @@ func assemble(order []Part, data [][]byte) (*Model, map[Part]bool, error) {
 		c := codec{what: fmt.Sprintf("part %v of a Ghost file", p), reading: true, b: data[i]}
 		if err := c.part(m, p, bits); err != nil {
 			return nil, nil, err
+		}
+		if p.Kind == PartExperts {
+			if experts += len(m.Layers[p.Layer].Experts); experts > maxExcerptExperts {
+				return nil, nil, fmt.Errorf("the excerpt of the Ghost file has over %d experts", maxExcerptExperts)
+			}
 		}
 	}
 	if !parts[middle] {

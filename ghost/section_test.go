@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/geistnet/geist/merkle"
@@ -191,6 +192,33 @@ func TestHostileExcerpt(t *testing.T) {
 				t.Errorf("%s: accepted", c.name)
 			}
 		}
+	}
+}
+
+// A part of four bytes says how many experts a layer has, and each takes memory:
+// an excerpt has as many as two layers need, and not as many as all layers could.
+func TestExcerptOfManyExperts(t *testing.T) {
+	s, err := split(encode(t, testModel(3, true)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const layers = maxExcerptExperts/maxExperts + 1
+	middle := bytes.Clone(s.data[s.at[Part{Kind: PartMiddle}]])
+	binary.LittleEndian.PutUint32(middle[len(middle)-4:], layers)
+	mixture := append(make([]byte, 8), isMixture) // no window, the first rotation
+	order := []Part{{Kind: PartHead}, {Kind: PartMiddle}}
+	data := [][]byte{s.data[s.at[order[0]]], middle}
+	for l := range layers {
+		order = append(order, Part{Kind: PartLayer, Layer: l}, Part{Kind: PartExperts, Layer: l})
+		data = append(data, mixture, binary.LittleEndian.AppendUint32(nil, maxExperts))
+	}
+	id, b := craft(order, data)
+	if _, _, _, err := ReadExcerpt(id, b); err == nil || !strings.Contains(err.Error(), "experts") {
+		t.Errorf("%d bytes with %d experts: %v", len(b), layers*maxExperts, err)
+	}
+	id, b = craft(order[:len(order)-1], data[:len(data)-1])
+	if _, _, _, err := ReadExcerpt(id, b); err != nil {
+		t.Errorf("one layer less: %v", err)
 	}
 }
 
