@@ -198,7 +198,8 @@ func (n *runningNode) Ask(ctx context.Context, q *dialog.Question) (dialog.Answe
 			return nil, err
 		}
 	}
-	body := map[string]any{"model": name, "stream": true, "stream_options": map[string]bool{"include_usage": true}, "max_tokens": q.MaxTokens}
+	body := map[string]any{"model": name, "stream": true, "stream_options": map[string]bool{"include_usage": true}, "max_tokens": q.MaxTokens,
+		"temperature": q.Sampling.Temperature, "top_k": q.Sampling.TopK, "top_p": q.Sampling.TopP, "min_p": q.Sampling.MinP}
 	if q.Verify != "" {
 		body["verify"] = q.Verify
 	}

@@ -59,3 +59,37 @@ func words(line string) []string {
 	}
 	return out
 }
+
+// TestReadmeTales runs the commands whose answers README.md shows and demands the
+// same text.
+func TestReadmeTales(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile(`(?m)^    geist (run tales .*)\n\n((?:>.*\n)+)`).FindAllStringSubmatch(string(b), -1)
+	if len(shown) < 3 {
+		t.Fatalf("%d tales in the README, want 3", len(shown))
+	}
+	for _, m := range shown {
+		var want strings.Builder
+		for _, line := range strings.Split(strings.TrimSpace(m[2]), "\n") {
+			line = strings.TrimPrefix(strings.TrimPrefix(line, ">"), " ")
+			if line == "" {
+				want.WriteString("\n\n")
+				continue
+			}
+			if s := want.String(); s != "" && !strings.HasSuffix(s, "\n") {
+				want.WriteByte(' ')
+			}
+			want.WriteString(line)
+		}
+		e, stdout, stderr := command(t)
+		if code := e.run(t.Context(), words(m[1])); code != exitOK {
+			t.Fatalf("geist %s: exit code %d, %s", m[1], code, stderr)
+		}
+		if got := strings.TrimSpace(stdout.String()); got != want.String() {
+			t.Errorf("geist %s\n%s\nREADME has\n%s", m[1], got, want.String())
+		}
+	}
+}

@@ -248,9 +248,10 @@ func (s *soundChat) close() {
 	}
 }
 
-// chatSampling is how chat and up choose tokens.
+// chatSampling is how chat and up choose tokens: cooler than an API does, since small
+// models ramble soon.
 func chatSampling() arith.Sampling {
-	return arith.Sampling{Temperature: 0.8, TopK: 40, TopP: 0.95, MinP: 0.05}
+	return arith.Sampling{Temperature: 0.6, TopK: 40, TopP: 0.95, MinP: 0.05}
 }
 
 // fromSeed makes of --seed what the asker makes of it, so that both answer alike.

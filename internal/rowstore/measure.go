@@ -72,6 +72,9 @@ func Measure(ctx context.Context, m Measurement) (_ *Measured, err error) {
 		return nil, fmt.Errorf("measure batches of %d rows among %d", m.K, m.Written)
 	}
 	path := filepath.Join(m.Dir, fmt.Sprintf("geist-sat-bench-%d", m.Rows))
+	if err := os.MkdirAll(m.Dir, 0o777); err != nil {
+		return nil, err
+	}
 	if err := os.Mkdir(path, 0o777); err != nil {
 		return nil, err
 	}
