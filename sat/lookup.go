@@ -200,16 +200,7 @@ func (s *Selection) Read(t *Table, rows [][]byte) ([]float32, error) {
 		arith.Dequantize(dst, t.Format, rows[i])
 	}
 	if s.rule.Product != nil {
-		k := s.rule.Product.TopK
-		u, row, w := make([]float32, t.Cols), make([]float32, t.Cols), make([]float32, k)
-		for p := s.picks; len(p) > 0; p = p[k:] {
-			Weights(w, p[:k])
-			for i, x := range p[:k] {
-				at(row, x.Row)
-				AddRow(u, w[i], row)
-			}
-		}
-		return u, nil
+		return s.weighted(t, rows), nil
 	}
 	order := s.order
 	if s.rule.Cells != nil {
@@ -226,6 +217,34 @@ func (s *Selection) Read(t *Table, rows [][]byte) ([]float32, error) {
 		at(u[i*t.Cols:][:t.Cols], id)
 	}
 	return u, nil
+}
+
+// weighted is the sum of the rows that all heads pick, with their weights. It
+// goes through a few columns at a time, so that a row is decoded once however
+// many heads pick it: who shows rows chooses how many do.
+func (s *Selection) weighted(t *Table, rows [][]byte) []float32 {
+	const columns = 256 // whole blocks of every format
+	k := s.rule.Product.TopK
+	weights, place := make([]float32, len(s.picks)), make([]int, len(s.picks))
+	for i := 0; i < len(s.picks); i += k {
+		Weights(weights[i:i+k], s.picks[i:i+k])
+	}
+	for i, x := range s.picks {
+		place[i], _ = slices.BinarySearch(s.IDs, uint64(x.Row))
+	}
+	u := make([]float32, t.Cols)
+	decoded := make([]float32, len(rows)*min(columns, t.Cols))
+	for first := 0; first < t.Cols; first += columns {
+		end := min(first+columns, t.Cols)
+		n := end - first
+		for i, r := range rows {
+			arith.Dequantize(decoded[i*n:][:n], t.Format, r[t.Format.RowBytes(first):t.Format.RowBytes(end)])
+		}
+		for i, j := range place {
+			AddRow(u[first:end], weights[i], decoded[j*n:][:n])
+		}
+	}
+	return u
 }
 
 // Nearest returns the TopK rows of a lookup in cells that are nearest to the

@@ -650,3 +650,47 @@ func BenchmarkOpen(b *testing.B) {
 		})
 	}
 }
+
+// TestReadPieces: rows wider than what is decoded at once, which several heads
+// pick, add up as they do one after the other.
+func TestReadPieces(t *testing.T) {
+	r := rand.New(rand.NewPCG(12, 13))
+	for _, c := range []struct {
+		f    arith.Format
+		cols int
+	}{{arith.F16, 1}, {arith.F16, 301}, {arith.Q8_0, 32}, {arith.Q8_0, 288}, {arith.Q4_K, 256}, {arith.Q2_K, 768}, {arith.F32, 512}} {
+		p := &Product{Heads: 5, Keys: 3, Dim: 1, TopK: 4}
+		table := &Table{Rows: p.TableRows(), Format: c.f, Cols: c.cols}
+		s, err := (&Rule{Product: p}).Select(table, Input{Scores: normal(r, p.KeyRows())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.IDs) == p.Count() {
+			t.Fatal("no row is picked twice")
+		}
+		rows := make(map[uint64][]byte)
+		var shown [][]byte
+		for _, id := range s.IDs {
+			b := make([]byte, table.RowBytes())
+			for i := range b {
+				b[i] = byte(r.IntN(64)) // exponents of halves and floats stay finite
+			}
+			rows[id], shown = b, append(shown, b)
+		}
+		got, err := s.Read(table, shown)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, row, w := make([]float32, c.cols), make([]float32, c.cols), make([]float32, p.TopK)
+		for i, x := range s.picks {
+			if i%p.TopK == 0 {
+				Weights(w, s.picks[i:i+p.TopK])
+			}
+			arith.Dequantize(row, c.f, rows[uint64(x.Row)])
+			AddRow(want, w[i%p.TopK], row)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v, %d columns: other values than one after the other", c.f, c.cols)
+		}
+	}
+}
