@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/geistnet/geist/internal/console"
+	"github.com/geistnet/geist/internal/corpus"
 	"github.com/geistnet/geist/internal/gguf"
 	"github.com/geistnet/geist/internal/kernel"
 	"github.com/geistnet/geist/internal/matmul"
@@ -65,9 +67,9 @@ a power cut, to the same result.`,
 		}
 		show := v.showTraining()
 		o := train.Options{Checkpoint: *out + ".state", Interval: *interval, Threads: *threads, Path: matmul.Best(), Now: v.now, Report: show.report}
-		run, err := train.NewRun(r, text, o)
+		run, err := prepared(cmd.Context(), v.env, func() (*train.Run, error) { return train.NewRun(r, text, o) })
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", *data, err)
 		}
 		err = run.Train(cmd.Context())
 		show.end()
@@ -84,6 +86,28 @@ a power cut, to the same result.`,
 		return t.say(v.out.W)
 	}
 	return c
+}
+
+// prepared does what has to be done before training: it says so, and ends with ctx
+// without waiting, since nothing is written before it is done.
+func prepared[T any](ctx context.Context, e *env, prepare func() (T, error)) (T, error) {
+	type result struct {
+		t   T
+		err error
+	}
+	done := make(chan result, 1)
+	fmt.Fprintln(e.err.W, "preparing the text; this takes less than a minute")
+	go func() {
+		t, err := prepare()
+		done <- result{t, err}
+	}()
+	select {
+	case r := <-done:
+		return r.t, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }
 
 // trained is what "train tales --json" says.
@@ -139,7 +163,11 @@ func (l *trainingLine) report(p train.Progress) {
 		return
 	}
 	l.last = now
-	text := fmt.Sprintf("step %d of %d: loss %.4f, held out %.4f, %.0f tokens/s, %v left", p.Step, p.Steps, p.Loss, p.Held, p.Rate, p.Left)
+	held := "not measured yet"
+	if p.Held > 0 {
+		held = fmt.Sprintf("%.4f", p.Held)
+	}
+	text := fmt.Sprintf("step %d of %d: loss %.4f, held out %s, %.0f tokens/s, %v left", p.Step, p.Steps, p.Loss, held, p.Rate, p.Left)
 	if l.out.Terminal {
 		fmt.Fprintf(l.out.W, "\r%-78s", text)
 		l.open = true
@@ -208,17 +236,11 @@ arithmetic, each text from its first token. The loss is in nats per token.`,
 	seed := c.Flags().Uint64("seed", 1, "seed of the training")
 	asJSON := jsonFlag(c)
 	_ = c.MarkFlagRequired("data")
-	c.RunE = func(_ *cobra.Command, args []string) error {
+	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if *threads < 1 || *texts < 0 {
 			return fmt.Errorf("%w: --threads must be at least 1, --texts not negative", errUsage)
 		}
 		text, err := os.ReadFile(*data)
-		if err != nil {
-			return err
-		}
-		r := train.Tales()
-		r.Seed = *seed
-		set, err := r.Prepare(text)
 		if err != nil {
 			return err
 		}
@@ -227,6 +249,12 @@ arithmetic, each text from its first token. The loss is in nats per token.`,
 			return err
 		}
 		defer f.Close()
+		r := train.Tales()
+		r.Seed = *seed
+		set, err := prepared(cmd.Context(), v.env, func() (*corpus.Set, error) { return r.Prepare(text) })
+		if err != nil {
+			return fmt.Errorf("%s: %w", *data, err)
+		}
 		held := set.Held
 		if *texts > 0 && *texts < len(held) {
 			held = held[:*texts]

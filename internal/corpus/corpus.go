@@ -124,7 +124,7 @@ func Prepare(text []byte, o Options) (*Set, error) {
 		}
 	}
 	if set.Tales = whole; whole < 2 {
-		return nil, fmt.Errorf("prepare corpus: %d tales in %d bytes", whole, len(text))
+		return nil, fmt.Errorf("prepare corpus: %d tales found in %d bytes; a paragraph must stand on each line and an empty line after each book", whole, len(text))
 	}
 	var err error
 	set.Vocabulary, err = tokenizer.Train(paragraphs(units), tokenizer.TrainOptions{

@@ -67,22 +67,24 @@ func NewRun(r Recipe, text []byte, o Options) (*Run, error) {
 	if r.Batch < 1 || r.Every < 1 || r.Steps < 1 {
 		return nil, fmt.Errorf("recipe %s: batch of %d windows, %d steps, measured every %d; all must be above 0", r.Name, r.Batch, r.Steps, r.Every)
 	}
-	set, err := r.Prepare(text)
-	if err != nil {
-		return nil, err
-	}
-	run := &Run{Recipe: r, Corpus: set, o: o, identity: r.identity(sha256.Sum256(text))}
-	if run.texts, err = newSource(set.Train, r.Shape.Context, r.Seed, true); err != nil {
-		return nil, err
-	}
-	if run.held, err = newSource(set.Held, r.Shape.Context, r.Seed, false); err != nil {
-		return nil, fmt.Errorf("held-out text: %w", err)
-	}
+	run := &Run{Recipe: r, o: o, identity: r.identity(sha256.Sum256(text))}
+	var err error
 	if run.Model, err = NewModel(r.Shape, r.Seed); err != nil {
 		return nil, err
 	}
 	if run.resumed, err = load(o.Checkpoint, run.identity, r.Every, run.Model, &run.History); err != nil {
 		return nil, err
+	}
+	set, err := r.Prepare(text)
+	if err != nil {
+		return nil, err
+	}
+	run.Corpus = set
+	if run.texts, err = newSource(set.Train, r.Shape.Context, r.Seed, true); err != nil {
+		return nil, err
+	}
+	if run.held, err = newSource(set.Held, r.Shape.Context, r.Seed, false); err != nil {
+		return nil, fmt.Errorf("held-out text: %w", err)
 	}
 	run.trainer = NewTrainer(run.Model, r.Batch, o.Path, o.Threads)
 	run.trainer.Dropout(r.RowDropout, r.Seed, run.Model.Step)
