@@ -58,12 +58,20 @@ func hintKey(err error) error {
 	return err
 }
 
+// likeRun reports a file that does not even begin as a run file does.
+func likeRun(path string, b []byte) error {
+	if bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {
+		return nil
+	}
+	return fmt.Errorf("%s is no run file; \"geist run MODEL PROMPT --receipt FILE\" writes one", path)
+}
+
 // parseRun reads a run file. Something else is called what it is not.
 func parseRun(path string, b []byte) (*audit.RunFile, error) {
-	f, err := audit.ParseRunFile(b)
-	if err != nil && !bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) {
-		return nil, fmt.Errorf("%s is no run file; \"geist run MODEL PROMPT --receipt FILE\" writes one", path)
+	if err := likeRun(path, b); err != nil {
+		return nil, err
 	}
+	f, err := audit.ParseRunFile(b)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

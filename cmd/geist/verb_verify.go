@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -53,7 +54,10 @@ right.`,
 		if err != nil {
 			return err
 		}
-		// What cannot be parsed, Judge refuses.
+		if err := likeRun(args[0], runFile); err != nil {
+			return err
+		}
+		// What else cannot be parsed, Judge refuses.
 		want := audit.Standard
 		file, parseErr := audit.ParseRunFile(runFile)
 		if parseErr == nil {
@@ -68,6 +72,9 @@ right.`,
 		var ghostBytes []byte
 		if *ghostFile != "" {
 			ghostBytes, err = readAtMost(*ghostFile, maxGhostBytes)
+			if err == nil && !bytes.HasPrefix(ghostBytes, []byte(ghost.Magic)) {
+				err = fmt.Errorf("%s is no Ghost file; \"geist models ghost MODEL\" writes one", *ghostFile)
+			}
 		} else if parseErr == nil {
 			ghostBytes, err = v.ghostWithID(cmd.Context(), file.Receipt.Model)
 		}
