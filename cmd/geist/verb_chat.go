@@ -37,7 +37,8 @@ one in the store, and only rows of its memory come from those who offer it, each
 checked before it is used. Nothing has to be audited then, and nothing is paid.
 
 It serves nothing. "geist up" is a node that can do both; if one runs with the same
-state, it is asked, with its own relays and limits, and keeps the receipt.`,
+state, it is asked, with its own relays and limits, and keeps the receipt; flags
+such as --spend, which it was started with or without, are refused then.`,
 		Example: `  geist chat --relay ws://127.0.0.1:11436/relay "Tell me a story about a goose."
   geist chat --relay wss://relay.example --model tiny --verify replicate "Why?"
   geist chat --sound "Tell me a story about a goose."`,
@@ -91,6 +92,17 @@ type chatFlags struct {
 	raw, sound         bool
 	maxTokens          int
 	wait               time.Duration
+}
+
+// lost are the flags given that say how a node is started, so that one that runs
+// cannot heed them.
+func (f *chatFlags) lost() (flags []string) {
+	for _, name := range []string{"spend", "credit", "follow", "listen", "key", "origin", "alias"} {
+		if f.flags.Changed(name) {
+			flags = append(flags, "--"+name)
+		}
+	}
+	return flags
 }
 
 // chatConfig is a node that serves nothing.
@@ -157,6 +169,9 @@ func (t *talker) beside(ctx context.Context, f *chatFlags, cfg *node.Config, hel
 				return fmt.Errorf("a geist is running with the same state at %s, and %s is none of its relays: leave --relay out, or end that one and start it with this relay, or set GEIST_HOME to another directory, which makes another node", b.url, console.Clean(r))
 			}
 		}
+	}
+	if lost := f.lost(); len(lost) > 0 && !f.sound {
+		return fmt.Errorf("a geist is running with the same state at %s, and asks as it was started: leave %s out, or end that one and start it so, or set GEIST_HOME to another directory, which makes another node", b.url, strings.Join(lost, " and "))
 	}
 	fmt.Fprintf(t.err.W, "a geist is running with the same state: asking it, at %s\n", b.url)
 	if !f.sound {

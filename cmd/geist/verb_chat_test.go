@@ -92,6 +92,8 @@ func TestChatBeside(t *testing.T) {
 	}
 	for want, args := range map[string][]string{
 		"ws://127.0.0.1:1/relay is none of its relays: leave --relay out": {"--relay", "ws://127.0.0.1:1/relay", "hello"},
+		"asks as it was started: leave --spend out,":                      {"--spend", "1", "hello"},
+		"leave --credit and --follow out,":                                {"--credit", "5", "--follow", status.Provider, "hello"},
 		"nobody offers \"nobodys\"":                                       {"--wait", "1ms", "--model", "nobodys", "hello"},
 	} {
 		if _, _, code, errs := chatIn(t, home, args...); code != exitFailure || !strings.Contains(errs, want) {
