@@ -97,6 +97,10 @@ right.`,
 		begin := v.now()
 		verdict := audit.JudgeWith(runFile, ghostBytes, proof, audit.Options{Size: &want, End: end, Hasher: hashmany.New()})
 		took := v.now().Sub(begin)
+		var about string // the refusal
+		if !verdict.Accepted && parseErr == nil && proofFails(file, want, ghostBytes, proof, verdict.Reason) {
+			about = fmt.Sprintf("A proof of another receipt is refused like this too; \"geist prove %s\" makes the one of this receipt, where the model is.", args[0])
+		}
 		var picture *audit.Explanation
 		if verdict.Accepted && *explain >= 0 {
 			if picture, err = audit.ExplainFiles(runFile, ghostBytes, proof, want, *explain); err != nil {
@@ -107,10 +111,11 @@ right.`,
 			err = v.out.JSON(struct {
 				*audit.Verdict
 				Npub        string             `json:"npub,omitempty"` // of the provider
+				Hint        string             `json:"hint,omitempty"` // what else may be the reason
 				Explanation *audit.Explanation `json:"explanation,omitempty"`
-			}{verdict, npub(verdict.Provider), picture})
+			}{verdict, npub(verdict.Provider), about, picture})
 		} else {
-			err = writeVerdict(v.out.W, verdict, took.Seconds()*1e3)
+			err = writeVerdict(v.out.W, verdict, about, took.Seconds()*1e3)
 			if err == nil && picture != nil {
 				_, err = fmt.Fprintf(v.out.W, "\n%s", picture)
 			}
@@ -121,6 +126,29 @@ right.`,
 		return err
 	}
 	return c
+}
+
+// proofFails tells whether a proof that opens as much as it should is refused for
+// this reason, by what it holds. A proof does not say which receipt it is of: that
+// decides what is drawn, so the proof of another one is read as values that it does
+// not hold.
+func proofFails(file *audit.RunFile, size audit.Size, ghostBytes, proof []byte, reason string) bool {
+	if says, err := audit.SizeOf(proof); err != nil || says != size {
+		return false
+	}
+	m, err := ghost.Decode(ghostBytes)
+	if err != nil {
+		return false
+	}
+	run, err := file.Run(m)
+	if err != nil {
+		return false
+	}
+	run.Hasher = hashmany.New()
+	demanded := *file
+	demanded.Size = size
+	_, err = audit.Verify(run, demanded.Challenge(), proof)
+	return err != nil && err.Error() == reason
 }
 
 // ghostWithID is the Ghost file with this id: of the store, or of the built-in model.
@@ -153,13 +181,16 @@ func npub(hex string) string {
 	return nostr.PublicText(k)
 }
 
-// writeVerdict says it to a person.
-func writeVerdict(w io.Writer, v *audit.Verdict, ms float64) error {
+// writeVerdict says it to a person, with a hint about a refusal, or none.
+func writeVerdict(w io.Writer, v *audit.Verdict, hint string, ms float64) error {
 	var b strings.Builder
 	if v.Accepted {
 		fmt.Fprintf(&b, "accepted: every opened value is exactly right (%.1f ms, %s of proof)\n", ms, console.Size(int64(v.ProofBytes)))
 	} else {
 		fmt.Fprintf(&b, "REFUSED: %s\n", console.Clean(v.Reason))
+		if hint != "" {
+			fmt.Fprintln(&b, console.Clean(hint))
+		}
 	}
 	if v.Model != "" {
 		fmt.Fprintf(&b, "\nmodel     %s %s\nprovider  %s\nreceipt   %s, signed %s\nanswer    %d tokens to a prompt of %d; ended by %s\n",
