@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -332,7 +333,11 @@ func (x *answer) failure(c *call) error {
 	case job.Overcharged, job.Miscounted, job.Contradiction, job.TextDiffers, job.WrongReceipt, job.AuditFailed:
 		kind = dialog.Rejected
 	}
-	e := dialog.Errorf(kind, "", "%s", strings.TrimSpace(c.end.Code.Sentence()+" "+c.end.Message))
+	sentence := c.end.Code.Sentence()
+	if most, err := c.order.Terms().Due(c.order.Request.MaxTokens); c.end.Code == job.OverBudget && err == nil && most > x.a.o.Patience.Most {
+		sentence = fmt.Sprintf("This may cost up to %d msat, and a request may cost at most %d msat here: raise that (--spend), or ask for fewer tokens.", most, x.a.o.Patience.Most)
+	}
+	e := dialog.Errorf(kind, "", "%s", strings.TrimSpace(sentence+" "+c.end.Message))
 	if c.end.Retry > 0 {
 		e.RetryAfter = time.Duration(c.end.Retry) * time.Second
 	}

@@ -457,6 +457,21 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Who may spend less than a question costs is told of both.
+func TestSpend(t *testing.T) {
+	h := newHouse(t, 1, nil)
+	a, _ := newAsker(t, h)
+	a.o.Patience.Most = 1
+	x, err := a.Ask(context.Background(), question(10))
+	if err == nil {
+		_, err = readAll(x)
+	}
+	var e *dialog.Error
+	if !errors.As(err, &e) || e.Kind != dialog.NoFunds || !strings.HasPrefix(e.Message, fmt.Sprintf("This may cost up to %d msat, and a request may cost at most 1 msat here: ", e.Price)) {
+		t.Errorf("%v", err)
+	}
+}
+
 // What fits is answered, however little room it leaves, and what does not fit is
 // an error about the context, however long.
 func TestLong(t *testing.T) {
