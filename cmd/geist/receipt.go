@@ -143,6 +143,9 @@ type seal struct {
 
 // prepareSeal does before the model is loaded what may go wrong.
 func (r *run) prepareSeal(ctx context.Context, o local.Options) (*seal, error) {
+	if err := vacant(r.f.receipt); err != nil {
+		return nil, err
+	}
 	long, err := local.Long(r.file, o)
 	if err != nil {
 		return nil, err
@@ -156,6 +159,19 @@ func (r *run) prepareSeal(ctx context.Context, o local.Options) (*seal, error) {
 	}
 	s.file.Size = audit.Standard
 	return s, nil
+}
+
+// vacant reports a path where a receipt cannot be written without the loss of a
+// file, or without a new directory. A receipt cannot be made again.
+func vacant(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s is there already; give another path with --receipt", path)
+	}
+	info, err := os.Stat(filepath.Dir(path))
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is no directory", filepath.Dir(path))
+	}
+	return err
 }
 
 // sealed makes the request that a receipt can be signed for out of one of the
