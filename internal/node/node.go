@@ -108,6 +108,8 @@ type serving struct {
 	noRows func() // ends serving its rows; nil: they are not served
 	ask    *market.Ask
 	since  time.Time
+
+	signing sync.Mutex // held while the ask's next event is made
 }
 
 const (
@@ -210,8 +212,8 @@ func (n *Node) takeBack(ctx context.Context) {
 	}
 	n.mu.Unlock()
 	for _, s := range list {
-		if e, err := n.sign(s, n.provider); err == nil && n.client != nil {
-			n.client.Publish(ctx, e) // who does not hear of it is refused
+		if e, err := n.sign(s, n.provider, 1); err == nil && n.client != nil {
+			n.publish(ctx, s, n.provider, e) // who does not hear of it is refused
 		}
 	}
 }
@@ -566,7 +568,8 @@ func (n *Node) Withdraw(ctx context.Context, id ghost.ID) error {
 }
 
 // newAsk is an ask for a model, unsigned. It is a little younger than now, so that
-// it counts against one that a node took back as it ended.
+// it mostly counts against one that a node took back as it ended. Where it does not,
+// publish makes it younger.
 func (n *Node) newAsk(s *serving, p *provider.Provider) *market.Ask {
 	return &market.Ask{Created: n.parts.Now().Unix() + 3, Provider: p.Key(), Name: s.model.ID.String()[:24], Model: s.model.ID, ModelName: s.model.Name, Quant: s.model.Quantisation, Context: s.model.Context,
 		Input: s.offer.Prompt, Output: s.offer.Answer, Capacity: s.model.Sessions, Endpoints: []string{n.ProvideURL()}, Rails: []string{"credit"}, Grade: s.model.Grade}
@@ -574,29 +577,60 @@ func (n *Node) newAsk(s *serving, p *provider.Provider) *market.Ask {
 
 // announce signs the ask anew and tells the relays.
 func (n *Node) announce(s *serving, p *provider.Provider) error {
-	e, err := n.sign(s, p)
+	e, err := n.sign(s, p, 1)
 	if err != nil || n.client == nil {
 		return err
 	}
 	n.work.Go(func() {
 		ctx, stop := context.WithTimeout(n.ctx, 10*time.Second)
 		defer stop()
-		if ok, errs := n.client.Publish(ctx, e); ok == 0 {
-			for _, err := range errs {
-				n.log.Warn("publish an ask", "relay", err.Relay, "error", err.Err)
-			}
+		ok, errs := n.publish(ctx, s, p, e)
+		if ok > 0 {
+			return
+		}
+		for _, err := range errs {
+			n.log.Warn("publish an ask", "relay", err.Relay, "error", err.Err)
 		}
 	})
 	return nil
 }
 
-// sign makes the ask's next event, and lets orders answer to it.
-func (n *Node) sign(s *serving, p *provider.Provider) (*nostr.Event, error) {
+// publish tells the relays of e, the ask's event. If one has a newer event, as of a
+// node that ended a moment ago, the ask is signed for later times, up to a minute.
+func (n *Node) publish(ctx context.Context, s *serving, p *provider.Provider, e *nostr.Event) (ok int, errs []*nostr.RelayError) {
+	for later := int64(1); ; later *= 2 {
+		ok, errs = n.client.Publish(ctx, e)
+		if later > 32 || ctx.Err() != nil || !slices.ContainsFunc(errs, outdated) {
+			return ok, errs
+		}
+		n.mu.Lock()
+		next := s.ask.Created > int64(e.CreatedAt)
+		n.mu.Unlock()
+		if next {
+			return ok, nil // whoever signed that publishes it
+		}
+		var err error
+		if e, err = n.sign(s, p, later); err != nil {
+			n.log.Error("sign an ask for a later time", "error", err)
+			return ok, errs
+		}
+	}
+}
+
+// outdated tells whether a relay has a newer event than the one it was sent, in the
+// words of relays that are common.
+func outdated(err *nostr.RelayError) bool { return strings.Contains(err.Err.Error(), "newer event") }
+
+// sign makes the ask's next event, at least later seconds younger than the one
+// before, and lets orders answer to it.
+func (n *Node) sign(s *serving, p *provider.Provider, later int64) (*nostr.Event, error) {
+	s.signing.Lock()
+	defer s.signing.Unlock()
 	now := n.parts.Now()
 	n.mu.Lock()
 	a := *s.ask
 	n.mu.Unlock()
-	a.Created = max(now.Unix(), a.Created+1)
+	a.Created = max(now.Unix(), a.Created+later)
 	a.Expires = a.Created + int64(askLife/time.Second)
 	e, err := a.Event(market.DefaultKinds())
 	if err != nil {
@@ -609,6 +643,7 @@ func (n *Node) sign(s *serving, p *provider.Provider) (*nostr.Event, error) {
 		p.Offer(provider.Ask{ID: ghost.Digest(e.ID), Model: a.Model, Prices: pay.Prices{Prompt: pay.MilliSat(a.Input), Answer: pay.MilliSat(a.Output)}, Expires: time.Unix(a.Expires, 0)})
 	}
 	n.mu.Lock()
+	a.Capacity = s.ask.Capacity // which may have been taken back meanwhile
 	s.ask = &a
 	n.mu.Unlock()
 	n.view.add(e)

@@ -54,6 +54,12 @@ func running(t *testing.T, change func(*Config)) (*Node, *safeLog) {
 // runningAs is running with a secret key of 32 characters.
 func runningAs(t *testing.T, key string, change func(*Config)) (*Node, *safeLog) {
 	t.Helper()
+	return runningAt(t, time.Now, key, change)
+}
+
+// runningAt is runningAs by the clock now.
+func runningAt(t *testing.T, now func() time.Time, key string, change func(*Config)) (*Node, *safeLog) {
+	t.Helper()
 	c := Default(filepath.Join(t.TempDir(), "node"))
 	c.Listen, c.Provide = "127.0.0.1:0", "127.0.0.1:0"
 	c.Models = []Offer{{Model: "tales", Prompt: 5_000_000, Answer: 20_000_000}}
@@ -63,7 +69,7 @@ func runningAs(t *testing.T, key string, change func(*Config)) (*Node, *safeLog)
 	log := &safeLog{}
 	var secret ghost.Secret
 	copy(secret[:], key)
-	n, err := Start(t.Context(), c, Parts{Secret: secret, Version: "test", Log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	n, err := Start(t.Context(), c, Parts{Secret: secret, Version: "test", Now: now, Log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Open: func(ctx context.Context, ref string) (*Opened, error) {
 			f, err := tales.Open()
 			if err != nil {
