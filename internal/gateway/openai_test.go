@@ -201,7 +201,7 @@ func TestChatQuestion(t *testing.T) {
 		{"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"weather","arguments":"{}"}}]},{"role":"tool","tool_call_id":"c1","content":"sunny"}],
 		"temperature":0.5,"top_p":0.9,"presence_penalty":1,"seed":-5,"stop":["x",""],"max_tokens":20,"max_completion_tokens":10,"logit_bias":{"5":-100,"7":0,"foo":0},
 		"logprobs":true,"top_logprobs":2,"n":1,"user":"u","unknown":{"a":[1]},"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object"},"strict":true}},
-		"provider":{"order":["a"],"only":["79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"],"ignore":["c"],"allow_fallbacks":false,"sort":"price","max_price":{"prompt":5,"completion":6}},
+		"provider":{"order":["a"],"only":["79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"],"ignore":["c"],"allow_fallbacks":false,"sort":"price","max_price":{"prompt":5,"completion":6.25}},
 		"verify":"audit","geist":{"quantisation":"Q8_0","context":100},"reasoning_effort":"high"}`
 	if r := b.post("//v1//chat/completions/", body); r.code != 200 {
 		t.Fatalf("%d %s", r.code, r.body)
@@ -217,7 +217,7 @@ func TestChatQuestion(t *testing.T) {
 	if q.MaxTokens != 10 || *q.Seed != math.MaxUint64-4 || !reflect.DeepEqual(q.Stop, []string{"x"}) || q.TopLogProbs != 2 || !*q.Think || string(q.Shape.Schema) != `{"type":"object"}` {
 		t.Errorf("%+v", q)
 	}
-	want := dialog.Route{Order: []string{"a"}, Only: []string{"79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"}, Ignore: []string{"c"}, NoFallback: true, MaxPrompt: 5, MaxAnswer: 6, Sort: dialog.SortPrice}
+	want := dialog.Route{Order: []string{"a"}, Only: []string{"79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"}, Ignore: []string{"c"}, NoFallback: true, MaxPrompt: 5000, MaxAnswer: 6250, Sort: dialog.SortPrice}
 	if !reflect.DeepEqual(q.Route, want) || q.Verify != dialog.VerifyAudit || q.Demand != (dialog.Demand{Quantisation: "q8_0", Context: 100, Audited: true}) {
 		t.Errorf("route %+v, verify %q, demand %+v", q.Route, q.Verify, q.Demand)
 	}
@@ -242,6 +242,7 @@ func TestChatRefuses(t *testing.T) {
 		{`"verify":"maybe"`, "verify", "invalid_value"},
 		{`"provider":{"sort":"luck"}`, "provider.sort", "invalid_value"},
 		{`"provider":{"max_price":{"prompt":-1}}`, "provider.max_price", "invalid_value"},
+		{`"provider":{"max_price":{"completion":1e13}}`, "provider.max_price", "invalid_value"},
 		{`"model":"fake@ghost1abc"`, "model", "invalid_value"},
 		{`"model":""`, "model", "invalid_value"},
 		{`"model":"nothing"`, "model", "model_not_found"},

@@ -20,8 +20,8 @@ type wish struct {
 		AllowFallbacks *bool    `json:"allow_fallbacks"`
 		Sort           string   `json:"sort"`
 		MaxPrice       *struct {
-			Prompt     int64 `json:"prompt"`
-			Completion int64 `json:"completion"`
+			Prompt     json.Number `json:"prompt"`
+			Completion json.Number `json:"completion"`
 		} `json:"max_price"`
 	} `json:"provider"`
 	Verify string `json:"verify"`
@@ -87,13 +87,31 @@ func (w *wish) read() (a asked, err error) {
 	default:
 		return a, dialog.Errorf(dialog.Invalid, "provider.sort", "provider.sort is price, throughput or latency, not %q", clip(p.Sort))
 	}
-	if p.MaxPrice != nil {
-		a.route.MaxPrompt, a.route.MaxAnswer = p.MaxPrice.Prompt, p.MaxPrice.Completion
-		if a.route.MaxPrompt < 0 || a.route.MaxAnswer < 0 {
-			return a, dialog.Errorf(dialog.Invalid, "provider.max_price", "a price must not be negative")
+	if m := p.MaxPrice; m != nil {
+		if a.route.MaxPrompt, err = millisatoshi(m.Prompt); err != nil {
+			return a, err
+		}
+		if a.route.MaxAnswer, err = millisatoshi(m.Completion); err != nil {
+			return a, err
 		}
 	}
 	return a, nil
+}
+
+// millisatoshi is a price in satoshi for a million tokens, as requests have it, in
+// millisatoshi; 0 where none is given.
+func millisatoshi(price json.Number) (int64, error) {
+	if price == "" {
+		return 0, nil
+	}
+	x, err := price.Float64()
+	if err != nil || !(x >= 0 && x <= 1e12) {
+		return 0, dialog.Errorf(dialog.Invalid, "provider.max_price", "a price is a number of satoshi for a million tokens, from 0 to 10¹², not %q", clip(price.String()))
+	}
+	if x > 0 {
+		return max(int64(math.Round(x*1000)), 1), nil // 0 would be no limit
+	}
+	return 0, nil
 }
 
 // question begins a question that says what every request says.
