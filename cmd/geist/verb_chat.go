@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +27,8 @@ func (v verbs) Chat() *cobra.Command {
 		Short: "Ask the market: any model, from whoever offers it best",
 		Long: `Finds providers on the relays, puts the question to the best one, pays on credit
 chunk by chunk, checks the answer, and says who gave it, for how much, and what was
-checked. Without QUESTION, at a terminal, it holds a conversation.
+checked. Without QUESTION, at a terminal, it holds a conversation, which /bye, Ctrl-D and
+Ctrl-C at its prompt end.
 
 With --raw, and where a model has no chat template, the model continues the text.
 
@@ -256,18 +256,31 @@ func noTemplate(err error) bool {
 	return errors.Is(err, prompt.ErrNoTemplate) || errors.As(err, &d) && d.Kind == dialog.Unsupported && d.Param == "model"
 }
 
-// converse asks what is typed, line by line.
+// converse asks what is typed, line by line, until standard input ends, "/bye" is
+// typed or ctx ends while nothing is asked.
 func (t *talker) converse(ctx context.Context, o *askOptions) error {
-	lines := bufio.NewScanner(t.stdin)
+	lines, done := make(chan string), make(chan struct{})
+	defer close(done)
+	go readLines(t.stdin, lines, done)
 	for {
 		fmt.Fprint(t.out.W, "> ")
-		if !lines.Scan() {
+		var text string
+		select {
+		case line, more := <-lines:
+			if !more {
+				fmt.Fprintln(t.out.W)
+				return nil
+			}
+			text = strings.TrimSpace(line)
+		case <-ctx.Done():
 			fmt.Fprintln(t.out.W)
-			return lines.Err()
+			return nil
 		}
-		text := strings.TrimSpace(lines.Text())
-		if text == "" {
+		switch text {
+		case "":
 			continue
+		case "/bye":
+			return nil
 		}
 		o.began, o.typed = t.now(), true
 		if o.raw {

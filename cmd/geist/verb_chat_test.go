@@ -150,3 +150,23 @@ func TestChatWithoutTemplate(t *testing.T) {
 		t.Errorf("--raw: exit code %d, %+v: %s", code, c, errs)
 	}
 }
+
+// TestConverseLeaves: a conversation in which nothing is asked ends with its
+// input, with /bye and with its context, though a read of the terminal goes on.
+func TestConverseLeaves(t *testing.T) {
+	e, _, _ := command(t)
+	typed, keyboard := io.Pipe()
+	defer keyboard.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	e.stdin = typed
+	if err := (&talker{env: e}).converse(ctx, &askOptions{}); err != nil {
+		t.Errorf("context: %v", err)
+	}
+	for _, input := range []string{"", "\n \n", "/bye\nWho are you?\n"} {
+		e.stdin = strings.NewReader(input)
+		if err := (&talker{env: e}).converse(t.Context(), &askOptions{}); err != nil {
+			t.Errorf("%q: %v", input, err)
+		}
+	}
+}
