@@ -34,6 +34,9 @@ type Item struct {
 	Index int    `json:"index"`
 	Bytes int    `json:"bytes"`
 	Hash  string `json:"hash"`
+	// Where it stands in the proof, in Stored bytes: less than Bytes where its floats are packed.
+	Offset int `json:"offset"`
+	Stored int `json:"stored"`
 }
 
 // Tree is a Merkle tree of which leaves were opened by the proof.
@@ -54,6 +57,8 @@ type explainer struct {
 	on     bool
 	opened []Item
 	known  map[place]bool // in opened, which has all sub-keys of a memory block
+	read   *int           // bytes of the proof read so far, after its head
+	at     map[place]span // of all leaves read so far
 	out    *Explanation
 	trees  []Tree
 }
@@ -63,6 +68,9 @@ type place struct {
 	tree  string
 	index int
 }
+
+// span is a part of a proof.
+type span struct{ offset, bytes int }
 
 func (e *explainer) cell(i int) {
 	if e != nil {
@@ -78,39 +86,42 @@ func (c *checker) passed(relation, format string, a ...any) {
 	}
 }
 
-func (e *explainer) item(tree string, index int, b []byte, err error) ([]byte, error) {
-	if err == nil && e.on {
-		at := place{tree, index}
-		if e.known[at] {
-			return b, nil
-		}
-		if e.known == nil {
-			e.known = map[place]bool{}
-		}
-		e.known[at] = true
-		e.opened = append(e.opened, Item{tree, index, len(b), merkle.HashLeaf(b).String()})
+// item notes leaf index of a tree, which open gives.
+func (e *explainer) item(tree string, index int, open func() ([]byte, error)) ([]byte, error) {
+	before := *e.read
+	b, err := open()
+	if err != nil {
+		return b, err
 	}
-	return b, err
+	at := place{tree, index}
+	if n := *e.read - before; n > 0 {
+		e.at[at] = span{headBytes + before, n}
+	}
+	if !e.on || e.known[at] {
+		return b, nil
+	}
+	if e.known == nil {
+		e.known = map[place]bool{}
+	}
+	e.known[at] = true
+	e.opened = append(e.opened, Item{tree, index, len(b), merkle.HashLeaf(b).String(), e.at[at].offset, e.at[at].bytes})
+	return b, nil
 }
 
 func (e *explainer) Leaf(t, l, i int) ([]byte, error) {
-	b, err := e.Source.Leaf(t, l, i)
-	return e.item(layerName(t, l), i, b, err)
+	return e.item(layerName(t, l), i, func() ([]byte, error) { return e.Source.Leaf(t, l, i) })
 }
 
 func (e *explainer) Key(l, g, t int) ([]byte, error) {
-	b, err := e.Source.Key(l, g, t)
-	return e.item(cacheName(0, l, g), t, b, err)
+	return e.item(cacheName(0, l, g), t, func() ([]byte, error) { return e.Source.Key(l, g, t) })
 }
 
 func (e *explainer) Column(l, g, d int) ([]byte, error) {
-	b, err := e.Source.Column(l, g, d)
-	return e.item(cacheName(1, l, g), d, b, err)
+	return e.item(cacheName(1, l, g), d, func() ([]byte, error) { return e.Source.Column(l, g, d) })
 }
 
 func (e *explainer) Row(tensor, row int) ([]byte, error) {
-	b, err := e.Source.Row(tensor, row)
-	return e.item(e.c.Model.Tensors[tensor].Name, row, b, err)
+	return e.item(e.c.Model.Tensors[tensor].Name, row, func() ([]byte, error) { return e.Source.Row(tensor, row) })
 }
 
 func layerName(t, l int) string { return fmt.Sprintf("position %d, layer %d", t, l) }

@@ -100,7 +100,9 @@ test("names a provider, and nobody else answers", async ({ page }) => {
   const own = page.getByLabel("Provider").locator("option", { hasText: "this node" });
   const key = await own.getAttribute("value");
   const answer = await ask(page, "Who are you?", { most: "8", provider: key });
-  await expect(answer.getByTitle(key)).toBeVisible();
+  const npub = await page.evaluate(async (k) => (await import(new URL("format.js", document.querySelector("script[type=module]").src))).npub(k), key);
+  expect(npub).toMatch(/^npub1[02-9ac-hj-np-z]{58}$/);
+  await expect(answer.getByTitle(npub)).toBeVisible();
 });
 
 test("says that reputation can not be checked", async ({ page }) => {

@@ -5,8 +5,8 @@ import { words } from "./badge.js";
 import { field, h, notice, problem, show as put } from "./dom.js";
 import { bytes, chance, count, msat, npub, plural, short, when } from "./format.js";
 import { draw, story } from "./picture.js";
-import { headBytes, tamper } from "./tamper.js";
-import { hash, locate, verify } from "./verifier.js";
+import { tamper } from "./tamper.js";
+import { hash, verify } from "./verifier.js";
 
 const starts = (b, t) => b.length >= t.length && [...t].every((c, i) => b[i] === c.charCodeAt(0));
 
@@ -139,23 +139,6 @@ export async function proof(box, { args, gone }) {
     const cells = [v.explanation]; // of those seen, by number
     const explain = async (n) => (cells[n] ??= (await verify(files, n)).verdict.explanation);
 
-    // Where opened leaves stand in the proof: those of earlier cells come first,
-    // and none comes twice.
-    const places = new Map();
-    let reached = 0;
-    let end = headBytes;
-    async function placesUpTo(n) {
-      for (; reached <= n; reached++) {
-        const fresh = (await explain(reached)).steps.flatMap((st) => st.opened).filter((o) => !places.has(o.hash + o.tree + o.index));
-        const once = [...new Map(fresh.map((o) => [o.hash + o.tree + o.index, o])).values()];
-        const found = await locate(files.proof, once, end);
-        once.forEach((o, i) => {
-          places.set(o.hash + o.tree + o.index, found[i]);
-          if (found[i] >= 0) end = found[i] + o.bytes;
-        });
-      }
-    }
-
     let seen = 0;
     async function see(n) {
       n = Math.min(size, Math.max(1, Math.trunc(n) || 1)) - 1;
@@ -163,10 +146,9 @@ export async function proof(box, { args, gone }) {
       const x = await explain(n);
       if (gone.aborted || mine !== seen || !x) return;
       about.textContent = `Cell ${n + 1} of ${size}: position ${x.position} (token ${x.token}), layer ${x.layer}. ${plural(x.steps.length, "relation")} computed again. Choose an opened leaf to follow it to the receipt.`;
-      picture = draw(x, async (c) => {
+      picture = draw(x, (c) => {
         way.replaceChildren(story(x, c));
-        await placesUpTo(n);
-        if (mine === seen) form.leaf(c.item, places.get(c.item.hash + c.item.tree + c.item.index) ?? -1);
+        form.leaf(c.item);
       });
       frame.replaceChildren(picture.svg);
       picture.mark(now, broken);
@@ -197,11 +179,12 @@ export async function proof(box, { args, gone }) {
       const alive = () => mine === turn && !gone.aborted;
       try {
         const r = await verify(altered);
-        const other = leaf && (await hash(altered.proof.slice(leaf.offset, leaf.offset + leaf.item.bytes)));
+        // Floats stand packed in a proof, so that their leaf's hash is not that of its bytes there.
+        const other = leaf?.stored === leaf?.bytes && leaf && (await hash(altered.proof.slice(leaf.offset, leaf.offset + leaf.stored)));
         if (!alive()) return;
         now = r.verdict;
-        broken = leaf?.item;
-        tell(r, what, other && ["The leaf's hash was ", h("code", {}, short(leaf.item.hash, 12)), " and is now ", h("code", {}, short(other, 12)), "."]);
+        broken = leaf;
+        tell(r, what, other && ["The leaf's hash was ", h("code", {}, short(leaf.hash, 12)), " and is now ", h("code", {}, short(other, 12)), "."]);
         picture?.mark(now, broken);
         if (!now.accepted && !leaf) await failing(now, alive);
       } catch (e) {

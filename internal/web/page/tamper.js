@@ -13,7 +13,7 @@ const byte = { props: { maxlength: 2 }, parse: (v) => (/^[0-9a-f]{2}$/i.test(v) 
 /**
  * tamper makes the form. changed(files, what) is called with altered files and
  * words for what was altered, or with the untouched ones and "". The result has
- * `el` and `leaf(item, offset)`, which tells what leaf is chosen in the picture.
+ * `el` and `leaf(item)`, which tells what leaf is chosen in the picture.
  */
 export function tamper(files, verdict, changed) {
   const run = JSON.parse(text.dec.decode(files.run));
@@ -31,12 +31,13 @@ export function tamper(files, verdict, changed) {
     return { ...files, [name]: b };
   };
 
-  let leaf = null; // {item, offset}
+  let leaf = null; // the item of a picture
   const targets = {
     leaf: {
-      label: "the leaf chosen in the picture", kind: byte, which: "Byte", most: () => leaf.item.bytes, start: () => 1,
+      label: "the leaf chosen in the picture", kind: byte, which: "Byte", most: () => leaf.stored, start: () => 1,
       value: (i) => hex(files.proof[leaf.offset + i]), apply: (i, v) => put("proof", leaf.offset + i, v),
-      name: (i) => `byte ${i} of leaf ${leaf.item.index} of ${leaf.item.tree}`, note: () => `leaf ${leaf.item.index} of ${leaf.item.tree}, ${bytes(leaf.item.bytes)}`,
+      name: (i) => `byte ${i} of leaf ${leaf.index} of ${leaf.tree}`,
+      note: () => `leaf ${leaf.index} of ${leaf.tree}, ${bytes(leaf.bytes)}${leaf.stored === leaf.bytes ? "" : `, its floats packed into ${bytes(leaf.stored)}`}`,
     },
     answer: {
       label: "a token of the answer", kind: whole, which: "Token", most: () => run.answer.length, start: () => Math.floor(run.answer.length / 2),
@@ -109,8 +110,8 @@ export function tamper(files, verdict, changed) {
   begin(true);
   return {
     el,
-    leaf(item, offset) {
-      leaf = offset >= 0 ? { item, offset } : null;
+    leaf(item) {
+      leaf = item;
       if (what.value === "leaf") begin(true);
     },
   };

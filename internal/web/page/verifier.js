@@ -41,6 +41,3 @@ export async function verify(files, cell = -1) {
 
 /** hash is that of a leaf. */
 export const hash = async (bytes) => (await ask({ ask: "hash", bytes })).answer;
-
-/** locate finds opened leaves [{bytes, hash}] in a proof, from a byte on; -1: not found. */
-export const locate = async (proof, leaves, from) => (await ask({ ask: "locate", proof, leaves, from })).answer;

@@ -10,24 +10,6 @@ const asks = {
 
   /** the hash of a leaf. */
   hash: (q) => globalThis.geistHashLeaf(q.bytes),
-
-  /**
-   * where opened leaves stand in a proof. It has neither lengths nor indices:
-   * leaves come in the order in which they are asked for, and each is known by
-   * its hash. Between them may be bytes that no picture shows.
-   */
-  locate(q) {
-    let at = q.from;
-    return q.leaves.map(({ bytes, hash }) => {
-      for (let i = at; i + bytes <= q.proof.length && i < at + 4096; i++) {
-        if (globalThis.geistHashLeaf(q.proof.subarray(i, i + bytes)) === hash) {
-          at = i + bytes;
-          return i;
-        }
-      }
-      return -1;
-    });
-  },
 };
 
 onmessage = async ({ data: q }) => {
