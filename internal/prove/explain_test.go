@@ -9,6 +9,7 @@ import (
 	"github.com/geistnet/geist/arith"
 	"github.com/geistnet/geist/audit"
 	"github.com/geistnet/geist/internal/kernel"
+	"github.com/geistnet/geist/merkle"
 )
 
 // The picture of a cell names every relation, and every opened leaf leads up to
@@ -34,6 +35,7 @@ func TestExplain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		plain, packed := 0, 0
 		for cell := range ch.Cells {
 			e, err := audit.Explain(run, ch, proof, cell)
 			if err != nil {
@@ -50,6 +52,15 @@ func TestExplain(t *testing.T) {
 					t.Errorf("%s: %s opens nothing", name, s.Relation)
 				}
 				for _, o := range s.Opened {
+					stored := proof[o.Offset:][:o.Stored]
+					switch {
+					case o.Stored < o.Bytes:
+						packed++
+					case o.Stored != o.Bytes || merkle.HashLeaf(stored).String() != o.Hash:
+						t.Errorf("%s: %s: leaf %d of %s is not at %d", name, s.Relation, o.Index, o.Tree, o.Offset)
+					default:
+						plain++
+					}
 					at := o.Tree
 					for at != "the trace root" && at != "the Ghost file" {
 						up, ok := in[at]
@@ -68,6 +79,9 @@ func TestExplain(t *testing.T) {
 			if text := e.String(); !strings.Contains(text, "signed in the receipt") {
 				t.Errorf("%s: %s", name, text)
 			}
+		}
+		if plain == 0 || packed == 0 {
+			t.Errorf("%s: %d leaves stand as they are and %d packed", name, plain, packed)
 		}
 		if _, err := audit.Explain(run, ch, proof, 3); err == nil {
 			t.Error("a cell that is not there is explained")
