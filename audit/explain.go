@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -34,9 +35,10 @@ type Item struct {
 	Index int    `json:"index"`
 	Bytes int    `json:"bytes"`
 	Hash  string `json:"hash"`
-	// Where it stands in the proof, in Stored bytes: less than Bytes where its floats are packed.
-	Offset int `json:"offset"`
-	Stored int `json:"stored"`
+	// Where it stands in the proof: as it is in Bytes bytes, or with its floats packed in Stored.
+	Offset int  `json:"offset"`
+	Stored int  `json:"stored"`
+	Packed bool `json:"packed"`
 }
 
 // Tree is a Merkle tree of which leaves were opened by the proof.
@@ -57,6 +59,7 @@ type explainer struct {
 	on     bool
 	opened []Item
 	known  map[place]bool // in opened, which has all sub-keys of a memory block
+	proof  []byte
 	read   *int           // bytes of the proof read so far, after its head
 	at     map[place]span // of all leaves read so far
 	out    *Explanation
@@ -104,7 +107,9 @@ func (e *explainer) item(tree string, index int, open func() ([]byte, error)) ([
 		e.known = map[place]bool{}
 	}
 	e.known[at] = true
-	e.opened = append(e.opened, Item{tree, index, len(b), merkle.HashLeaf(b).String(), e.at[at].offset, e.at[at].bytes})
+	in := e.at[at]
+	packed := !bytes.Equal(e.proof[in.offset:in.offset+in.bytes], b)
+	e.opened = append(e.opened, Item{tree, index, len(b), merkle.HashLeaf(b).String(), in.offset, in.bytes, packed})
 	return b, nil
 }
 

@@ -341,7 +341,7 @@ func verify(run *Run, ch Challenge, proof []byte, e *explainer) (*Report, error)
 	}
 	c.src = s
 	if e != nil {
-		e.Source, e.c, e.read, e.at = s, c, &s.read, map[place]span{}
+		e.Source, e.c, e.proof, e.read, e.at = s, c, proof, &s.read, map[place]span{}
 		c.src, c.explain = e, e
 	}
 	if err := c.all(ch); err != nil {

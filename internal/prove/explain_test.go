@@ -54,7 +54,7 @@ func TestExplain(t *testing.T) {
 				for _, o := range s.Opened {
 					stored := proof[o.Offset:][:o.Stored]
 					switch {
-					case o.Stored < o.Bytes:
+					case o.Packed:
 						packed++
 					case o.Stored != o.Bytes || merkle.HashLeaf(stored).String() != o.Hash:
 						t.Errorf("%s: %s: leaf %d of %s is not at %d", name, s.Relation, o.Index, o.Tree, o.Offset)

@@ -180,7 +180,7 @@ export async function proof(box, { args, gone }) {
       try {
         const r = await verify(altered);
         // Floats stand packed in a proof, so that their leaf's hash is not that of its bytes there.
-        const other = leaf?.stored === leaf?.bytes && leaf && (await hash(altered.proof.slice(leaf.offset, leaf.offset + leaf.stored)));
+        const other = leaf && !leaf.packed && (await hash(altered.proof.slice(leaf.offset, leaf.offset + leaf.stored)));
         if (!alive()) return;
         now = r.verdict;
         broken = leaf;

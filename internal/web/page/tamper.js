@@ -37,7 +37,7 @@ export function tamper(files, verdict, changed) {
       label: "the leaf chosen in the picture", kind: byte, which: "Byte", most: () => leaf.stored, start: () => 1,
       value: (i) => hex(files.proof[leaf.offset + i]), apply: (i, v) => put("proof", leaf.offset + i, v),
       name: (i) => `byte ${i} of leaf ${leaf.index} of ${leaf.tree}`,
-      note: () => `leaf ${leaf.index} of ${leaf.tree}, ${bytes(leaf.bytes)}${leaf.stored === leaf.bytes ? "" : `, its floats packed into ${bytes(leaf.stored)}`}`,
+      note: () => `leaf ${leaf.index} of ${leaf.tree}, ${bytes(leaf.bytes)}${leaf.packed ? `, its floats packed into ${bytes(leaf.stored)}` : ""}`,
     },
     answer: {
       label: "a token of the answer", kind: whole, which: "Token", most: () => run.answer.length, start: () => Math.floor(run.answer.length / 2),
