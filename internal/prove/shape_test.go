@@ -90,6 +90,7 @@ func TestShape(t *testing.T) {
 		}
 		best := [2]time.Duration{time.Hour, time.Hour}
 		var rep *audit.Report
+		procs := runtime.GOMAXPROCS(1) // else a collector of this test's garbage on another processor counts too
 		for range 60 {
 			for i, h := range []merkle.Hasher{merkle.Plain{}, hashmany.New()} {
 				run.Hasher = h
@@ -100,6 +101,7 @@ func TestShape(t *testing.T) {
 				best[i] = min(best[i], cpu()-begin)
 			}
 		}
+		runtime.GOMAXPROCS(procs)
 		more := 3 * 32 * (2*size.Cells + size.Tails + 2*size.Cells) // positions, and heads of keys and columns
 		t.Logf("c = %d: proof %d bytes %+v, with the hashes of 32 layers at most %d; verified in %.2f ms of processor time, with the hasher %v in %.2f", size.Cells, len(proof), rep.Bytes, len(proof)+more, 1e3*best[0].Seconds(), hashmany.New(), 1e3*best[1].Seconds())
 	}
