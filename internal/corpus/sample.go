@@ -121,23 +121,28 @@ func (m *maker) samples(u unit, s []sentence, exchange bool) [][]int32 {
 	if u.begins {
 		// Beginnings alone: what a request asks for is told at once or never.
 		for range m.o.Openings {
-			text := m.varied(join(beginning(s, leastTale+m.rng.IntN(leastTale))))
-			if ids := append(m.request(m.ask(text)), m.encode(text)...); len(ids) <= m.o.Context {
-				out = append(out, ids)
-			}
+			out = m.opening(out, s, leastTale+m.rng.IntN(leastTale), 0)
 		}
 	}
 	if u.begins && !u.ends {
 		// The end is not known, so that the sample has none.
 		for range (m.o.Variants + 1) / 2 {
 			room := m.o.Context - roomForRequest
-			text := m.varied(join(beginning(s, room/3+m.rng.IntN(room-room/3))))
-			if ids := append(m.request(m.ask(text)), m.encode(text)...); len(ids) <= m.o.Context && len(ids) >= leastTale {
-				out = append(out, ids)
-			}
+			out = m.opening(out, s, room/3+m.rng.IntN(room-room/3), leastTale)
 		}
 	}
 	return append(out, m.windows(u, s)...)
+}
+
+// opening appends a request and the first sentences of a tale, of about target
+// ids, unless both together have fewer than least or more than there is room for.
+func (m *maker) opening(out [][]int32, s []sentence, target, least int) [][]int32 {
+	text := m.varied(join(beginning(s, target)))
+	ids := append(m.request(m.ask(text)), m.encode(text)...)
+	if len(ids) < least || len(ids) > m.o.Context {
+		return out
+	}
+	return append(out, ids)
 }
 
 // beginning is the first sentences of about target ids.

@@ -31,7 +31,7 @@ var placing = set("of in from the at near into through")
 var plurals = map[string]string{
 	"wolf": "wolves", "goose": "geese", "mouse": "mice", "fish": "fishes", "sheep": "sheep", "ox": "oxen", "deer": "deer",
 	"thief": "thieves", "dwarf": "dwarfs", "loaf": "loaves", "fox": "foxes", "witch": "witches", "fairy": "fairies",
-	"princess": "princesses", "fisherman": "fishermen", "huntsman": "huntsmen", "woodman": "woodmen", "box": "boxes", "torch": "torches",
+	"princess": "princesses", "fisherman": "fishermen", "huntsman": "huntsmen", "woodman": "woodmen", "box": "boxes",
 	"lady": "ladies", "pony": "ponies", "shepherdess": "shepherdesses", "goddess": "goddesses", "sorceress": "sorceresses",
 	"empress": "empresses", "countess": "countesses", "hostess": "hostesses",
 }
@@ -62,7 +62,8 @@ func (m *maker) swap(text string) string {
 	}
 	to := make(map[string]string) // words in all their forms
 	taken := make(map[string]bool)
-	for _, s := range m.words.subjects(text) {
+	subjects := m.words.subjects(text)
+	for _, s := range subjects {
 		taken[s.word] = true
 	}
 	put := func(from, word string) {
@@ -71,10 +72,7 @@ func (m *maker) swap(text string) string {
 		to[plural(from)], to[capital(plural(from))] = plural(word), capital(plural(word))
 		to[strings.ToUpper(from)] = strings.ToUpper(word)
 	}
-	for i, s := range m.words.subjects(text) {
-		if i == 6 {
-			break
-		}
+	for _, s := range subjects[:min(6, len(subjects))] {
 		k := kindOf(s.word)
 		if k < 0 || m.rng.IntN(100) >= swapEach {
 			continue
@@ -88,10 +86,8 @@ func (m *maker) swap(text string) string {
 			put(s.word, free[m.rng.IntN(len(free))])
 		}
 	}
-	for i, n := range m.words.names(text) {
-		if i == 4 {
-			break
-		}
+	names := m.words.names(text)
+	for _, n := range names[:min(4, len(names))] {
 		if m.rng.IntN(100) >= swapNames {
 			continue
 		}
