@@ -188,8 +188,7 @@ func (n *runningNode) best(ctx context.Context) (string, error) {
 	return "", errors.New("no provider offers a model now")
 }
 
-// Ask puts q, of which the API takes what "geist chat" sets. The sampling is the
-// API's own, which is that of chat.
+// Ask puts q, of which the API takes what "geist chat" sets.
 func (n *runningNode) Ask(ctx context.Context, q *dialog.Question) (dialog.Answer, error) {
 	name := q.Model
 	if name == "" {

@@ -96,7 +96,7 @@ func prepared[T any](ctx context.Context, e *env, prepare func() (T, error)) (T,
 		err error
 	}
 	done := make(chan result, 1)
-	fmt.Fprintln(e.err.W, "preparing the text; this takes less than a minute")
+	fmt.Fprintln(e.err.W, "preparing the text; this takes half a minute, and longer on a busy machine")
 	go func() {
 		t, err := prepare()
 		done <- result{t, err}

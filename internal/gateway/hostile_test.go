@@ -217,7 +217,7 @@ func TestTooMany(t *testing.T) {
 // take, with that of the clients, which run in this process too.
 func TestManyStreams(t *testing.T) {
 	if testing.Short() {
-		t.Skip("short")
+		t.Skip("this takes long; ./check test runs it")
 	}
 	const n = 2000
 	b := newBench(t, Options{})

@@ -105,7 +105,7 @@ func say(w http.ResponseWriter, text string) {
 // question passes, clients and the server behind included, in one process.
 func TestManyStreamsThrough(t *testing.T) {
 	if testing.Short() {
-		t.Skip("short")
+		t.Skip("2,000 streams take long; ./check test opens them")
 	}
 	const n = 2000
 	hold := make(chan struct{})

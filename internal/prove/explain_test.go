@@ -22,19 +22,8 @@ func TestExplain(t *testing.T) {
 		"geist f16":     {"query", "hidden", "down"},
 	} {
 		n := newNode(t, specs()[name], kernel.Best(), 1, 64)
-		run := answer(t, n, prompt(3, 40), 10, arith.Sampling{})
-		x, err := n.Replay(run, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if run.Trace, err = x.Root(); err != nil {
-			t.Fatal(err)
-		}
 		ch := audit.Challenge{Cells: 3, Tails: 1}
-		proof, err := n.Prove(run, ch)
-		if err != nil {
-			t.Fatal(err)
-		}
+		run, proof := proven(t, n, ch)
 		plain, packed := 0, 0
 		for cell := range ch.Cells {
 			e, err := audit.Explain(run, ch, proof, cell)
@@ -93,6 +82,24 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// proven is a run of n that answers 10 tokens, and its proof.
+func proven(t *testing.T, n *Node, ch audit.Challenge) (*audit.Run, []byte) {
+	t.Helper()
+	run := answer(t, n, prompt(3, 40), 10, arith.Sampling{})
+	x, err := n.Replay(run, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if run.Trace, err = x.Root(); err != nil {
+		t.Fatal(err)
+	}
+	proof, err := n.Prove(run, ch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run, proof
+}
+
 // The picture of cells of memory blocks has the rows that the rule reads: of hashed
 // n-grams one for each head of each order, of product keys all sub-keys and the rows
 // of the best; and each row is one of the table's, opened under its root.
@@ -100,19 +107,8 @@ func TestExplainMemory(t *testing.T) {
 	for _, name := range []string{"geist f16", "geist q8_0"} {
 		n := newNode(t, specs()[name], kernel.Best(), 1, 64)
 		m := n.Ghost
-		run := answer(t, n, prompt(3, 40), 10, arith.Sampling{})
-		x, err := n.Replay(run, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if run.Trace, err = x.Root(); err != nil {
-			t.Fatal(err)
-		}
 		ch := audit.Challenge{Cells: 24, Tails: 1}
-		proof, err := n.Prove(run, ch)
-		if err != nil {
-			t.Fatal(err)
-		}
+		run, proof := proven(t, n, ch)
 		seen := map[string]int{}
 		for cell := range ch.Cells {
 			e, err := audit.Explain(run, ch, proof, cell)
